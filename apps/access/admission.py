@@ -1,0 +1,214 @@
+"""The one admission function: may this caller spend this much now? Limits, slots and budget in one Redis script.
+
+Every way in calls `admit` before it spends and `Admission.settle` when it knows what was spent. Redis' clock
+decides. With Redis away, request and token limits and slots fail open (REDRIVE_LIMITS_FAIL_OPEN), budgets closed.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+
+from apps.access.authentication import Caller, Limits
+from apps.core import errors, ids, request_context
+from apps.core.database import in_db
+from apps.core.redis import RedisAway, Script, pipe
+
+log = structlog.get_logger(__name__)
+
+LEASE = 660  # seconds until a slot and a reservation of a killed process are free: more than a call's total time
+END_USER_BUCKETS = 10_000  # buckets of end users a key, so that invented names cannot fill Redis
+LEDGER_LAG = 0.2  # seconds: what was settled before is committed to the ledger after this
+
+_lua = Path(__file__).parent / "lua"
+_ADMIT = Script((_lua / "admit.lua").read_text())
+_SETTLE = Script((_lua / "settle.lua").read_text())
+_LOAD_BUDGET = Script((_lua / "load_budget.lua").read_text())
+
+# (scope: "project" or "key", its id) -> (month as YYYY-MM, nano-USD spent in it, both by Postgres' clock)
+SpendSource = Callable[[str, UUID], tuple[str, int]]
+_spend_source: SpendSource | None = None
+
+
+def register_spend_source(source: SpendSource) -> None:
+    """Name the function that reads the month's spend from the ledger; from AppConfig.ready of the ledger's app."""
+    global _spend_source
+    _spend_source = source
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    kind: str  # r, t, c, b: see lua/admit.lua
+    key: str
+    limit: int
+    scope: str
+    scope_id: UUID
+
+
+@dataclass(slots=True)
+class Admission:
+    """The right to make one request, until it is settled. tokens, nusd: what was reserved (nusd: nano-USD)."""
+
+    checks: list[_Check]
+    tokens: int
+    nusd: int
+    lease: str
+    settled: bool = field(default=False)
+
+    async def settle(self, *, tokens: int, nusd: int) -> None:
+        """Give back the slot and replace what was reserved by what was used. Never raises; once only."""
+        if self.settled or not self.checks:
+            return
+        self.settled = True
+        head: list[str | int] = [self.lease, self.tokens, self.nusd, tokens, nusd]
+        try:
+            await pipe().run(_SETTLE, [check.key for check in self.checks], head + _limits_of(self.checks))
+        except RedisAway:
+            # The ledger has the truth: the counter is dropped, and rebuilt from it, before it is used again.
+            _drifted.update(check.key for check in self.checks if check.kind == "b")
+
+
+_drifted: set[str] = set()
+
+
+async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "") -> Admission:
+    """Admit one request that may use `tokens` tokens and cost `nusd` nano-USD, or raise.
+
+    Raises RateLimitExceeded (429), BudgetExceeded (402), ServiceUnavailable (a budget cannot be checked).
+    Sets the reply's x-ratelimit-* headers either way.
+    """
+    checks = checks_for(caller, end_user)
+    admission = Admission(checks, tokens, nusd, lease=ids.new_uuid().hex)
+    if not checks:
+        return admission
+    try:
+        for _ in range(40):
+            answer = await _ask(admission)
+            if answer[0] != b"unknown":
+                break
+            await _load_budget(checks[answer[1] - 1])
+        else:
+            raise errors.ServiceUnavailable("The budget is being counted. Try again.")
+    except RedisAway:
+        return _without_redis(admission)
+    _show(checks, answer)
+    if answer[0] == b"ok":
+        return admission
+    raise _refusal(checks[answer[1] - 1], never=answer[0] == b"never", retry_after=answer[2] / 1000)
+
+
+async def look(caller: Caller) -> None:
+    """Set the reply's x-ratelimit-* headers without spending anything."""
+    checks = [check for check in checks_for(caller, "") if check.kind in "rt"]
+    if checks:
+        try:
+            _show(checks, await _ask(Admission(checks, 0, 0, lease="")))
+        except RedisAway:
+            return
+
+
+def checks_for(caller: Caller, end_user: str) -> list[_Check]:
+    """The checks that apply to a request, keys in one hash slot of a Redis cluster."""
+    checks: list[_Check] = []
+    for scope, scope_id, limits in (
+        ("key", caller.key_id, caller.key_limits),
+        ("project", caller.project_id, caller.project_limits),
+    ):
+        base = f"rd:{{{caller.project_id.hex}}}:{scope}:{scope_id.hex}"
+        for kind, limit in _set_limits(limits):
+            checks.append(_Check(kind, f"{base}:{kind}", limit, scope, scope_id))
+        if end_user and limits.end_user_requests_per_minute:
+            bucket = zlib.crc32(end_user.encode("utf-8", "replace")) % END_USER_BUCKETS
+            checks.append(_Check("r", f"{base}:u:{bucket}", limits.end_user_requests_per_minute, "end user", scope_id))
+    return checks
+
+
+def _set_limits(limits: Limits) -> list[tuple[str, int]]:
+    found = {
+        "r": limits.requests_per_minute,
+        "t": limits.tokens_per_minute,
+        "c": limits.concurrency,
+        "b": limits.monthly_budget_nusd,
+    }
+    return [(kind, limit) for kind, limit in found.items() if limit is not None]
+
+
+def _limits_of(checks: list[_Check]) -> list[str | int]:
+    return [part for check in checks for part in (check.kind, check.limit)]
+
+
+async def _ask(admission: Admission) -> list[int]:
+    keys = [check.key for check in admission.checks]
+    if _drifted and (forget := _drifted.intersection(keys)):
+        await pipe().command("DEL", *forget)
+        _drifted.difference_update(forget)
+    head: list[str | int] = [admission.lease, LEASE * 1000, admission.tokens, admission.nusd]
+    answer: list[int] = await pipe().run(_ADMIT, keys, head + _limits_of(admission.checks))
+    return answer
+
+
+async def _load_budget(check: _Check) -> None:
+    token = ids.new_uuid().hex
+    if not await pipe().run(_LOAD_BUDGET, [check.key], ["begin", token, "", 0]):
+        await asyncio.sleep(0.05)
+        return
+    await asyncio.sleep(LEDGER_LAG)
+    assert _spend_source is not None
+    month, spent = await in_db(_spend_source, check.scope, check.scope_id)
+    await pipe().run(_LOAD_BUDGET, [check.key], ["finish", token, month, spent])
+    log.info("budget_rebuilt", scope=check.scope, scope_id=str(check.scope_id), month=month, spent_nusd=spent)
+
+
+def _without_redis(admission: Admission) -> Admission:
+    if any(check.kind == "b" for check in admission.checks):
+        raise errors.ServiceUnavailable("The budget cannot be checked right now.")
+    if not settings.REDRIVE.limits_fail_open:
+        raise errors.ServiceUnavailable("The limits cannot be checked right now.")
+    admission.settled = True
+    return admission
+
+
+def _refusal(check: _Check, *, never: bool, retry_after: float) -> errors.RedriveError:
+    whose = {"key": "This API key", "project": "This project", "end user": "This end user"}[check.scope]
+    if check.kind == "b":
+        dollars = check.limit / 1_000_000_000
+        return errors.BudgetExceeded(f"{whose} has used its budget of {dollars:g} USD for this month (UTC).", should_retry=False)
+    if never:
+        return errors.RateLimitExceeded(
+            f"{whose} may use {check.limit} tokens a minute; this request alone may need more. Lower max_tokens or "
+            "shorten the input.",
+            should_retry=False,
+        )
+    what = {"r": "requests a minute", "t": "tokens a minute", "c": "requests at a time"}[check.kind]
+    details = {"scope": check.scope, "limit": check.limit, "unit": what}
+    return errors.RateLimitExceeded(f"{whose} may make {check.limit} {what}." if check.kind != "t" else
+                                    f"{whose} may use {check.limit} {what}.", retry_after=retry_after, details=details)
+
+
+def _show(checks: list[_Check], answer: list[int]) -> None:
+    headers = request_context.current().reply_headers
+    for kind, unit in (("r", "requests"), ("t", "tokens")):
+        tightest: tuple[float, int] | None = None
+        for index, check in enumerate(checks):
+            if check.kind == kind:
+                share = answer[3 + 2 * index] / check.limit
+                if tightest is None or share < tightest[0]:
+                    tightest = (share, index)
+        if tightest is not None:
+            index = tightest[1]
+            headers[f"x-ratelimit-limit-{unit}"] = str(checks[index].limit)
+            headers[f"x-ratelimit-remaining-{unit}"] = str(answer[3 + 2 * index])
+            headers[f"x-ratelimit-reset-{unit}"] = _duration(answer[4 + 2 * index])
+
+
+def _duration(milliseconds: int) -> str:
+    """OpenAI's form: `20ms`, `1.5s`, `6m0s`."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.3g}s" if seconds < 60 else f"{int(seconds // 60)}m{int(seconds % 60)}s"

@@ -1,0 +1,64 @@
+"""Writes the audit: who did what to which object, when, why, and what it changed. Only ever appends."""
+
+from typing import Any
+
+from django.db import models
+from django.forms.models import model_to_dict
+
+from apps.access.models import AuditEntry
+from apps.core import request_context
+from apps.core.crypto import EncryptedTextField
+
+SECRET_FIELDS = frozenset({"password", "digest", "previous_digest"})
+
+
+def record(
+    action: str,
+    target: models.Model,
+    *,
+    actor: Any = None,
+    reason: str = "",
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> AuditEntry:
+    """Append one entry, in the caller's transaction.
+
+    actor: a Django user, or None for the command line. before, after: what `snapshot` gave; of both only the
+    fields that differ are kept.
+    """
+    if before is not None and after is not None:
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        before = {name: value for name, value in before.items() if name in changed}
+        after = {name: value for name, value in after.items() if name in changed}
+    context = request_context.current_or_none()
+    return AuditEntry.objects.create(
+        actor_id=getattr(actor, "pk", None),
+        actor=actor.get_username() if actor is not None else "command line",
+        action=action,
+        object_type=target._meta.label_lower,
+        object_id=str(target.pk),
+        object_name=str(target)[:200],
+        reason=reason,
+        before=before,
+        after=after,
+        request_id=context.request_id if context else "",
+    )
+
+
+def snapshot(target: models.Model) -> dict[str, Any]:
+    """The fields of a row as JSON values; of a secret only whether it is set."""
+    values = model_to_dict(target)
+    for field in target._meta.concrete_fields:
+        if isinstance(field, EncryptedTextField) or field.name in SECRET_FIELDS:
+            values[field.name] = "(set)" if getattr(target, field.attname) else "(empty)"
+    return {name: _as_json(value) for name, value in values.items()}
+
+
+def _as_json(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    return str(value)

@@ -1,0 +1,216 @@
+"""Chat completions, whole and streamed: plain values in, OpenAI's objects out."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from apps.access.authentication import Caller
+from apps.completions import spending, usage
+from apps.completions.models import NUSD, LedgerEntry
+from apps.completions.schemas.chat import ChatRequest
+from apps.completions.spending import Spending
+from apps.core import errors, ids, request_context
+from apps.providers import pricing
+from apps.providers.bounded import Buffer
+from apps.providers.call import Call, OpenStream
+from apps.providers.contract import Json, RouteConfig, Usage
+from apps.providers.errors import UpstreamBroken
+
+OPERATION = "chat/completions"
+UNSET_OUTPUT = 1024  # tokens reserved where neither the client nor the route sets a maximum
+
+
+async def create(caller: Caller, request: ChatRequest, *, end_user: str = "") -> Json:
+    """A whole completion with `usage` and `cost_usd`. Raises RedriveError."""
+    route, spent = await _begin(caller, request, end_user)
+    try:
+        body = upstream_body(request, route)
+        call = Call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
+        attempt, answer = await call.answer()
+        completion = answer.body
+        if not _well_formed(completion):
+            attempt.error_code = UpstreamBroken.code
+            spent.book(attempt, Usage(spent.input_tokens, estimated=True), LedgerEntry.Outcome.FAILED)
+            raise UpstreamBroken("The model's provider answered without choices.")
+        used = usage.read(completion.get("usage")) or usage.estimate(spent.input_tokens, _characters(completion))
+        cost = spent.book(attempt, used)
+        complete(completion, route.public_name, used)
+        completion["cost_usd"] = cost / NUSD
+        spent.purpose.store(body, completion)
+        return completion
+    finally:
+        spent.end()
+
+
+async def open_stream(caller: Caller, request: ChatRequest, *, end_user: str = "") -> "ChatStream":
+    """A streamed completion whose first content has come. Raises RedriveError; `close` it in any case."""
+    route, spent = await _begin(caller, request, end_user)
+    try:
+        body = upstream_body(request, route)
+        call = Call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
+        opened = await call.stream()
+    except BaseException:
+        spent.end()
+        raise
+    wants_usage = bool(request.stream_options and request.stream_options.include_usage)
+    return ChatStream(opened, spent, body, wants_usage=wants_usage)
+
+
+class ChatStream:
+    """OpenAI's chunks, one id, time and model in all. What was produced is booked, however it ends."""
+
+    def __init__(self, opened: OpenStream, spent: Spending, body: Json, *, wants_usage: bool) -> None:
+        self._opened = opened
+        self._spent = spent
+        self._body = body
+        self._wants_usage = wants_usage
+        self._head: Json = {
+            "id": ids.completion_id(),
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": spent.purpose.route.public_name,
+        }
+        self._characters = 0
+        self._usage: Usage | None = None
+        self._texts: list[str] = []
+        self._buffer = Buffer(self._chunks())
+
+    async def next(self, wait: float | None = None) -> Json | None:
+        """The next chunk, None after the last. Raises RedriveError, and TimeoutError after `wait` s of silence."""
+        return await self._buffer.next(wait)
+
+    async def close(self) -> None:
+        """Abort what still runs upstream."""
+        await self._buffer.close()
+
+    async def _chunks(self) -> AsyncIterator[Json]:
+        outcome = LedgerEntry.Outcome.CANCELLED
+        try:
+            async for chunk in self._opened.chunks():
+                self._usage = usage.read(chunk.pop("usage", None)) or self._usage
+                if chunk.get("choices"):
+                    self._complete(chunk)
+                    yield chunk
+            outcome = LedgerEntry.Outcome.SUCCEEDED
+            if self._wants_usage:
+                used = self._used()
+                cost = self._price(used)
+                yield {**self._head, "choices": [], "usage": usage.render(used), "cost_usd": cost / NUSD}
+        except errors.RedriveError:
+            outcome = LedgerEntry.Outcome.INTERRUPTED
+            raise
+        finally:
+            await self._end(outcome)
+
+    async def _end(self, outcome: str) -> None:
+        # The booking comes before any await: a second cancellation must not lose it.
+        try:
+            self._opened.attempt.latency = time.time() - self._opened.attempt.started
+            self._spent.book(self._opened.attempt, self._used(), outcome)
+            if self._spent.purpose.caller.store_bodies:
+                self._spent.purpose.store(self._body, {**self._head, "text": "".join(self._texts), "outcome": outcome})
+            self._spent.end()
+        finally:
+            await self._opened.close()
+
+    def _used(self) -> Usage:
+        return self._usage or usage.estimate(self._spent.input_tokens, self._characters)
+
+    def _price(self, used: Usage) -> int:
+        return pricing.price(self._spent.purpose.route, self._opened.attempt.upstream.model).cost(used)
+
+    def _complete(self, chunk: Json) -> None:
+        chunk.update(self._head)
+        if self._wants_usage:
+            chunk["usage"] = None
+        for index, choice in enumerate(chunk["choices"]):
+            choice.setdefault("index", index)
+            choice.setdefault("finish_reason", None)
+            delta = choice.setdefault("delta", {})
+            text = delta.get("content") or delta.get("refusal") or delta.get("reasoning_content")
+            if isinstance(text, str):
+                self._characters += len(text)
+                if self._spent.purpose.caller.store_bodies:
+                    self._texts.append(text)
+            for tool_call in delta.get("tool_calls") or ():
+                self._characters += len((tool_call.get("function") or {}).get("arguments") or "")
+
+
+async def _begin(caller: Caller, request: ChatRequest, end_user: str) -> tuple[RouteConfig, Spending]:
+    route = await spending.find_route(caller, request.model)
+    request_context.current().log_fields["model"] = route.public_name
+    spending.refuse_unknown_fields(request, route)
+    if request.store:
+        raise errors.InvalidRequest("`store` is not available yet: leave it out or send false.", param="store")
+    if request.stream_options is not None and not request.stream:
+        raise errors.InvalidRequest("`stream_options` needs `stream: true`.", param="stream_options")
+    asked = request.max_completion_tokens or request.max_tokens
+    if asked is not None and asked > route.max_output_tokens:
+        field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+        raise errors.InvalidRequest(f"`{field}` may be {route.max_output_tokens} at most for this model.", param=field)
+    default = route.default_params.get("max_tokens")
+    output_tokens = asked or (default if isinstance(default, int) else UNSET_OUTPUT)
+    input_tokens = max(1, request.characters() // 4)
+    if input_tokens + output_tokens > route.context_window:
+        raise errors.ContextLengthExceeded(
+            f"This model's context window is {route.context_window} tokens; the messages take about {input_tokens} "
+            f"and the answer up to {output_tokens}.",
+            param="messages",
+            details={"tokens_used": input_tokens + output_tokens, "max_tokens": route.context_window},
+        )
+    spent = await spending.begin(
+        caller,
+        route,
+        operation=OPERATION,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens * (request.n or 1),
+        end_user=end_user or request.user or "",
+        stream=bool(request.stream),
+    )
+    return route, spent
+
+
+def upstream_body(request: ChatRequest, route: RouteConfig) -> Json:
+    """The JSON for an upstream, but for `model`: what the client sent, and the route's defaults for what it did not."""
+    body = request.model_dump(mode="json", exclude_unset=True)
+    body.pop("store", None)
+    for name, value in route.default_params.items():
+        if name == "max_tokens" and "max_completion_tokens" in body:
+            continue
+        body.setdefault(name, value)
+    if request.stream:
+        # Usage is always asked for: every stream ends with its totals in the ledger.
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return body
+
+
+def complete(completion: Json, model: str, used: Usage) -> None:
+    """Add every key that OpenAI's schema requires (CreateChatCompletionResponse) and the upstream left out."""
+    completion["id"] = ids.completion_id()
+    completion["object"] = "chat.completion"
+    completion["model"] = model
+    completion.setdefault("created", int(time.time()))
+    for index, choice in enumerate(completion["choices"]):
+        choice.setdefault("index", index)
+        choice.setdefault("logprobs", None)
+        message: Any = choice["message"]
+        message.setdefault("role", "assistant")
+        message.setdefault("content", None)
+        message.setdefault("refusal", None)
+        if not choice.get("finish_reason"):
+            choice["finish_reason"] = "tool_calls" if message.get("tool_calls") else "stop"
+    reported = completion.get("usage")
+    extras = reported if isinstance(reported, dict) and not used.estimated else {}
+    completion["usage"] = {**extras, **usage.render(used)}
+
+
+def _well_formed(completion: Json) -> bool:
+    choices = completion.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        return False
+    return all(isinstance(choice.get("message"), dict) for choice in choices)
+
+
+def _characters(completion: Json) -> int:
+    return sum(len(str((choice.get("message") or {}).get("content") or "")) for choice in completion["choices"])
+

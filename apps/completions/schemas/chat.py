@@ -1,0 +1,194 @@
+"""The chat request: every parameter that OpenAI documents, with our limits (OpenAI's OpenAPI, CreateChatCompletion)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+MODEL_PATTERN = r"^[a-zA-Z0-9_.:/@-]+$"
+DEFAULT_MODEL = "gpt-4o-mini"
+MAX_TEXT = 100_000  # characters
+MAX_OUTPUT = 16_384  # tokens; a route may allow another number, see chat.py
+
+
+def no_nul(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("a NUL character is not allowed")
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a boolean is not a number")
+    return value
+
+
+ModelName = Annotated[str, Field(max_length=128, pattern=MODEL_PATTERN)]
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT), AfterValidator(no_nul)
+]
+AnyText = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(no_nul)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(no_nul)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(no_nul)]
+Count = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool)]
+JsonObject = dict[str, Any]
+
+
+class Part(BaseModel):
+    """Strict, and open: what a provider adds to a nested object passes through."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class TextPart(Part):
+    type: Literal["text"]
+    text: Text
+
+
+class RefusalPart(Part):
+    type: Literal["refusal"]
+    refusal: AnyText
+
+
+class ImageURL(Part):
+    url: Annotated[str, StringConstraints(min_length=1), AfterValidator(no_nul)]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Part):
+    type: Literal["image_url"]
+    image_url: ImageURL
+
+
+class AudioPart(Part):
+    type: Literal["input_audio"]
+    input_audio: JsonObject
+
+
+class FilePart(Part):
+    type: Literal["file"]
+    file: JsonObject
+
+
+ContentPart = Annotated[
+    TextPart | RefusalPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")
+]
+Parts = Annotated[list[ContentPart], Field(min_length=1, max_length=1000, fail_fast=True)]
+
+
+class SystemMessage(Part):
+    role: Literal["system", "developer"]
+    content: Text | Parts
+    name: Name | None = None
+
+
+class UserMessage(Part):
+    role: Literal["user"]
+    content: Text | Parts
+    name: Name | None = None
+
+
+class FunctionCall(Part):
+    name: Name
+    arguments: AnyText
+
+
+class ToolCall(Part):
+    id: Label
+    type: Literal["function", "custom"]
+    function: FunctionCall | None = None
+
+
+class AssistantMessage(Part):
+    role: Literal["assistant"]
+    content: AnyText | Parts | None = None
+    refusal: AnyText | None = None
+    name: Name | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    function_call: FunctionCall | None = None
+    audio: JsonObject | None = None
+
+
+class ToolMessage(Part):
+    role: Literal["tool"]
+    content: AnyText | Parts
+    tool_call_id: Label
+
+
+class FunctionMessage(Part):
+    role: Literal["function"]
+    content: AnyText | None
+    name: Name
+
+
+Message = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage, Field(discriminator="role")
+]
+
+
+class StreamOptions(Part):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ResponseFormat(Part):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonObject | None = None
+
+
+class Tool(Part):
+    type: Literal["function", "custom"]
+    function: JsonObject | None = None
+    custom: JsonObject | None = None
+
+
+class ChatRequest(BaseModel):
+    """`POST /v1/chat/completions`. Fields that are not named here are refused unless the model route forwards them."""
+
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"additionalProperties": False})
+
+    model: ModelName = DEFAULT_MODEL
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000, fail_fast=True)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    store: bool | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    max_tokens: Annotated[Count, Field(ge=1, le=MAX_OUTPUT)] | None = None
+    max_completion_tokens: Annotated[Count, Field(ge=1, le=MAX_OUTPUT)] | None = None
+    n: Annotated[Count, Field(ge=1, le=128)] | None = None
+    stop: Label | Annotated[list[Label], Field(min_length=1, max_length=4)] | None = None
+    seed: Annotated[Count, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | JsonObject | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[JsonObject], Field(max_length=128)] | None = None
+    function_call: Literal["none", "auto"] | JsonObject | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    modalities: Annotated[list[Literal["text", "audio"]], Field(max_length=2)] | None = None
+    audio: JsonObject | None = None
+    prediction: JsonObject | None = None
+    web_search_options: JsonObject | None = None
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=256)] | None = None
+    prompt_cache_retention: Literal["in-memory", "24h"] | None = None
+    safety_identifier: Annotated[str, Field(max_length=256)] | None = None
+    user: Annotated[str, StringConstraints(max_length=256), AfterValidator(no_nul)] | None = None
+
+    def characters(self) -> int:
+        """Characters of all texts, for the estimate of tokens (one for four characters)."""
+        return sum(_characters(message.content) for message in self.messages)
+
+
+def _characters(content: Any) -> int:
+    if isinstance(content, str):
+        return len(content)
+    return sum(len(part.text) for part in content or () if isinstance(part, TextPart))

@@ -1,0 +1,86 @@
+"""The money side of one request: admitted before it spends, booked per upstream request, settled at its end."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.access import admission
+from apps.access.authentication import Caller
+from apps.completions import ledger
+from apps.completions.models import LedgerEntry
+from apps.core import errors
+from apps.providers import pricing, routing
+from apps.providers.contract import Attempt, RouteConfig, Usage
+
+_settling: set[asyncio.Task[None]] = set()
+
+
+async def find_route(caller: Caller, model: str) -> RouteConfig:
+    """The route of a public name that this caller may use. Raises ModelNotFound, PermissionDenied."""
+    route = await routing.find(model)
+    if not caller.may_use(model):
+        raise errors.PermissionDenied(f"This API key may not use the model `{model}`.", param="model")
+    return route
+
+
+@dataclass(slots=True)
+class Spending:
+    """One admitted request. Every path ends in `end`."""
+
+    purpose: ledger.Purpose
+    admission: admission.Admission
+    input_tokens: int  # estimated
+    tokens: int = 0
+    nusd: int = field(default=0)
+
+    def failed(self, attempt: Attempt) -> None:
+        """Book an upstream request that gave nothing; one that was at work is booked with its estimated input."""
+        cancelled = attempt.error_code == "cancelled"
+        usage = Usage(self.input_tokens, estimated=True) if attempt.reached else Usage()
+        self.book(attempt, usage, LedgerEntry.Outcome.CANCELLED if cancelled else LedgerEntry.Outcome.FAILED)
+
+    def book(self, attempt: Attempt, usage: Usage, outcome: str = LedgerEntry.Outcome.SUCCEEDED) -> int:
+        """Book an upstream request; its cost in nano-USD."""
+        cost = self.purpose.book(attempt, usage, outcome)
+        self.tokens += usage.input_tokens + usage.output_tokens
+        self.nusd += cost
+        return cost
+
+    def end(self) -> None:
+        """Settle what was reserved, after the answer and whatever becomes of the request."""
+        task = asyncio.ensure_future(self.admission.settle(tokens=self.tokens, nusd=self.nusd))
+        _settling.add(task)
+        task.add_done_callback(_settling.discard)
+
+
+async def begin(
+    caller: Caller,
+    route: RouteConfig,
+    *,
+    operation: str,
+    input_tokens: int,
+    output_tokens: int,
+    end_user: str,
+    stream: bool = False,
+) -> Spending:
+    """Admit a request that is estimated to use so many tokens. Raises as admission.admit, and ServiceUnavailable
+    while the ledger cannot take a row."""
+    ledger.refuse_if_full()
+    reserved = pricing.dearest(route).cost(Usage(input_tokens, output_tokens))
+    admitted = await admission.admit(caller, tokens=input_tokens + output_tokens, nusd=reserved, end_user=end_user)
+    purpose = ledger.Purpose(caller, route, operation, end_user, stream)
+    return Spending(purpose, admitted, input_tokens)
+
+
+async def finish_settling() -> None:
+    """Wait for the settlements under way; when the process stops."""
+    if _settling:
+        await asyncio.wait(set(_settling), timeout=2)
+
+
+def refuse_unknown_fields(request: Any, route: RouteConfig) -> None:
+    """Raise InvalidRequest with the name of a top-level field that OpenAI does not document."""
+    unknown = request.model_extra
+    if unknown and not route.forward_unknown:
+        name = next(iter(unknown))[:64]
+        raise errors.InvalidRequest(f"Unknown field: `{name}`.", param=name)

@@ -1,0 +1,110 @@
+"""Reads every REDRIVE_* environment variable once, refuses unknown ones, and finds the services `up` started.
+
+Precedence, highest first: the environment; `up.json` of a running `manage.py up` in the data folder (the URLs of
+Postgres and Redis); `secrets.json` in the data folder (generated keys); the defaults below.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "REDRIVE_"
+LOOPBACK_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+
+class ConfigurationError(Exception):
+    """The environment is wrong; the message says which variable and what to do."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+CommaSeparated = Annotated[list[str], NoDecode]
+
+
+class RedriveSettings(BaseSettings):
+    """All settings of Redrive. Each is the environment variable of the same name with the prefix REDRIVE_."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    data_dir: Path = Field(Path(".redrive"), description="folder of the embedded services, up.json and secrets.json")
+    database_url: str = Field("", description="postgresql://user:password@host:port/name")
+    redis_url: str = Field("", description="redis://[:password@]host:port/db of Redis or Valkey")
+    secret_key: SecretStr = Field(SecretStr(""), description="Django's SECRET_KEY")
+    encryption_keys: CommaSeparated = Field(
+        default_factory=list, repr=False, description="Fernet keys, comma separated: the first encrypts, all decrypt"
+    )
+    allowed_hosts: CommaSeparated = Field(LOOPBACK_HOSTS, description="host names the admin answers to")
+    csrf_trusted_origins: CommaSeparated = Field(default_factory=list, description="https://... of the admin")
+    secure_cookies: bool = Field(False, description="cookies over https only; set it behind TLS")
+    trusted_proxies: int = Field(0, ge=0, le=10, description="reverse proxies in front: X-Forwarded-For hops to trust")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level logged")
+    log_format: Literal["json", "console"] = Field("json", description="json lines, or readable lines for a terminal")
+    metrics_token: SecretStr = Field(SecretStr(""), description="bearer token for /metrics from other machines")
+
+    database_pool_size: int = Field(8, ge=2, le=200, description="Postgres connections of one process")
+    database_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for a connection to Postgres")
+    redis_timeout: float = Field(0.25, gt=0, le=5, description="seconds to wait for an answer of Redis")
+    limits_fail_open: bool = Field(
+        True, description="with Redis away: serve without request and token limits (budgets always fail closed)"
+    )
+    config_poll: float = Field(0.4, gt=0, le=0.9, description="seconds between looks for changed configuration")
+    stale_config: float = Field(600, gt=0, description="seconds known keys go on being served with Postgres away")
+    ledger_backlog: int = Field(10_000, ge=1, description="ledger rows that may wait in a process for Postgres")
+    max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
+
+    @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        return _split(value)
+
+
+def load(environ: Mapping[str, str] = os.environ) -> RedriveSettings:
+    """Settings from the environment and the data folder. Raises ConfigurationError naming the wrong variable."""
+    _refuse_unknown(environ)
+    data_dir = Path(environ.get(f"{PREFIX}DATA_DIR") or RedriveSettings.model_fields["data_dir"].default)
+    found = {**read_secrets(data_dir), **running_services(data_dir)}
+    names = ("database_url", "redis_url", "secret_key", "encryption_keys")
+    defaults = {name: found[name] for name in names if name in found and not environ.get(PREFIX + name.upper())}
+    try:
+        return RedriveSettings(**defaults)
+    except ValidationError as error:
+        problems = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(problems) from None
+
+
+def running_services(data_dir: Path) -> dict[str, Any]:
+    """The content of `up.json` if the `up` that wrote it still runs, else {}."""
+    try:
+        state: dict[str, Any] = json.loads((data_dir / "up.json").read_text())
+        os.kill(int(state["pids"]["supervisor"]), 0)
+    except PermissionError:
+        return state  # it lives, but belongs to another user
+    except (OSError, ValueError, KeyError):
+        return {}
+    return state
+
+
+def read_secrets(data_dir: Path) -> dict[str, Any]:
+    """The content of `secrets.json`, which `up` generates on its first start (0600), or {}."""
+    try:
+        secrets: dict[str, Any] = json.loads((data_dir / "secrets.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return secrets
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in RedriveSettings.model_fields}
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(f"unknown environment variable {name}.{hint}")

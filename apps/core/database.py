@@ -1,0 +1,184 @@
+"""The one door from async code to Postgres: `in_db` for a verb, `Batch` for group commit.
+
+Verbs that touch Postgres are synchronous and hold their own `transaction.atomic()`.
+"""
+
+import asyncio
+import contextvars
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import structlog
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+LOST_CONNECTION = (OperationalError, InterfaceError)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    # One connection fewer than the pool holds, so that the batches' writer always finds one.
+    return ThreadPoolExecutor(settings.REDRIVE.database_pool_size - 1, thread_name_prefix="redrive-db")
+
+
+def _with_connection(verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    close_old_connections()
+    try:
+        return verb(*args, **kwargs)
+    finally:
+        close_old_connections()
+
+
+async def in_db(verb: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a synchronous verb in a database thread and return what it returns.
+
+    A cancelled caller does not undo the verb: it runs to its end and its transaction stands.
+    """
+    call = functools.partial(contextvars.copy_context().run, _with_connection, verb, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads(), call)
+
+
+class Batch(Generic[T, R]):
+    """Group commit: callers append items, one writer thread writes what waits in one call (one transaction).
+
+    write: takes the items, commits them, returns one result an item in the same order.
+    linger: seconds to gather items before a write; a kill -9 loses at most that much.
+    backlog: items that may wait while Postgres is away; beyond it `is_full()` and the caller should refuse work.
+    poisoned: told of the one item that failed alone, with its error; its future gets that error too.
+
+    A lost connection is retried for ever with the items kept. Any other failure bisects the batch until the item
+    at fault stands alone, so that one bad row never costs its neighbours.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[list[T]], Sequence[R]],
+        *,
+        name: str,
+        linger: float = 0.0,
+        max_items: int = 1000,
+        backlog: int = 10_000,
+        poisoned: Callable[[T, Exception], None] | None = None,
+    ) -> None:
+        self._write = write
+        self._name = name
+        self._linger = linger
+        self._max_items = max_items
+        self._backlog = backlog
+        self._poisoned = poisoned
+        self._waiting: deque[tuple[T, asyncio.Future[R], asyncio.AbstractEventLoop]] = deque()
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._closing = False
+        self._start_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def is_full(self) -> bool:
+        """Whether as many items wait as may."""
+        return len(self._waiting) >= self._backlog
+
+    def append(self, item: T) -> "asyncio.Future[R]":
+        """Queue an item from a running loop. The future holds its result once it is committed."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        # A caller that does not wait for its result must not be warned that nobody read its error.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._idle.clear()
+        self._waiting.append((item, future, loop))
+        if not self._wake.is_set():
+            self._wake.set()
+        if self._thread is None:
+            self._start()
+        return future
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing waits, at most `timeout` seconds. False: items are still unwritten."""
+        self._closing = True
+        self._wake.set()
+        try:
+            return self._idle.wait(timeout)
+        finally:
+            self._closing = False
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"redrive-batch-{self._name}", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if self._linger and not self._closing:
+                time.sleep(self._linger)
+            self._wake.clear()
+            while self._waiting:
+                size = min(len(self._waiting), self._max_items)
+                # The items stay in the queue until they are written, so that the backlog counts them.
+                taken = [self._waiting[index] for index in range(size)]
+                results = self._write_or_wait([item for item, _, _ in taken])
+                for _ in taken:
+                    self._waiting.popleft()
+                self._answer(taken, results)
+            self._idle.set()
+            if self._waiting:  # appended between the loop's last look and the line above
+                self._idle.clear()
+                self._wake.set()
+
+    def _write_or_wait(self, items: list[T]) -> list[R | Exception]:
+        delay = 0.1
+        while True:
+            try:
+                return self._bisect(items)
+            except LOST_CONNECTION as error:
+                log.warning("batch_waits_for_database", batch=self._name, waiting=len(self._waiting), error=str(error))
+                time.sleep(delay)
+                delay = min(delay * 2, 2.0)
+
+    def _bisect(self, items: list[T]) -> list[R | Exception]:
+        try:
+            return list(_with_connection(self._write, items))
+        except LOST_CONNECTION:
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                middle = len(items) // 2
+                return self._bisect(items[:middle]) + self._bisect(items[middle:])
+            log.error("batch_item_refused", batch=self._name, exc_info=error)
+            if self._poisoned is not None:
+                self._poisoned(items[0], error)
+            return [error]
+
+    def _answer(self, taken: list[Any], results: list[R | Exception]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | Exception]]] = {}
+        for (_, future, loop), result in zip(taken, results, strict=True):
+            by_loop.setdefault(loop, []).append((future, result))
+        for loop, answers in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, answers)
+            except RuntimeError:  # the loop has closed; nobody waits
+                continue
+
+
+def _resolve(answers: "list[tuple[asyncio.Future[R], R | Exception]]") -> None:
+    for future, result in answers:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

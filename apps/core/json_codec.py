@@ -1,0 +1,40 @@
+"""JSON in and out: orjson, and the standard library for the lone surrogates that orjson refuses."""
+
+import json
+from typing import Any
+
+import orjson
+
+
+def loads_strict(raw: bytes) -> Any:
+    """A client's value. Raises ValueError for what RFC 8259 does not allow, lone surrogates and absurd depth."""
+    return orjson.loads(raw)
+
+
+def loads(raw: bytes) -> Any:
+    """A provider's value, lone surrogates allowed. Raises ValueError for what is no JSON: NaN and Infinity, broken text, absurd depth."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(raw, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("too deep") from None
+
+
+def dumps(value: Any) -> bytes:
+    """UTF-8 JSON; ASCII with escapes where a string holds a lone surrogate."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return ascii_dumps(value).encode()
+
+
+def ascii_dumps(value: Any) -> str:
+    """JSON with every character beyond ASCII escaped, NUL and lone surrogates included: Postgres' text holds it."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

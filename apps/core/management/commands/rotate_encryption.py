@@ -1,0 +1,38 @@
+"""Encrypts every secret at rest anew under the first key of the ring."""
+
+from typing import Any
+
+from django.apps import apps
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection, transaction
+
+from apps.core import crypto
+
+
+class Command(BaseCommand):
+    help = (
+        "Encrypt every stored secret anew under the first key of REDRIVE_ENCRYPTION_KEYS. To change the key: put the "
+        "new one first (NEW,OLD), restart, run this, then remove the old one."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        count = 0
+        for model in apps.get_models():
+            for field in model._meta.concrete_fields:
+                if isinstance(field, crypto.EncryptedTextField):
+                    count += rotate_column(model._meta.db_table, str(model._meta.pk.column), str(field.column))
+        self.stdout.write(f"Encrypted {count} secrets under the first key.")
+
+
+@transaction.atomic
+def rotate_column(table: str, key: str, column: str) -> int:
+    """Rotate one column; how many values it held. Raises CommandError where a value cannot be opened."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} <> '' FOR UPDATE")
+        rows = cursor.fetchall()
+        try:
+            rotated = [(crypto.rotate(token), pk) for pk, token in rows]
+        except crypto.UndecipherableError as error:
+            raise CommandError(f"{table}.{column}: {error}") from None
+        cursor.executemany(f"UPDATE {table} SET {column} = %s WHERE {key} = %s", rotated)
+    return len(rows)

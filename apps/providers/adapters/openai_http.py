@@ -1,0 +1,170 @@
+"""Speaks to any OpenAI-compatible server over HTTP; every failure becomes an UpstreamError."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from apps.core import json_codec
+from apps.providers import errors, http
+from apps.providers.adapters.refusals import refusal
+from apps.providers.contract import Answer, Json, Operation, ProviderConfig, UpstreamConfig
+
+MAX_ANSWER = 64 * 1024 * 1024  # bytes of a whole answer; more is a broken upstream
+MAX_EVENT = 8 * 1024 * 1024  # bytes of one server-sent event
+DONE = b"[DONE]"
+
+
+class OpenAIHTTP:
+    """POST {base_url}/{operation} with JSON; streams are server-sent events that end with `data: [DONE]`."""
+
+    async def send(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float) -> Answer:
+        """See contract.Adapter."""
+        response = await _post(upstream.provider, operation, body, first_byte)
+        try:
+            async with asyncio.timeout(upstream.provider.idle_timeout):
+                raw = await response.read()
+        except TimeoutError:
+            raise errors.UpstreamTimeout() from None
+        except aiohttp.ClientError as error:
+            raise errors.UpstreamUnreachable("The model's provider broke the connection.") from error
+        finally:
+            response.close() if not response.content.at_eof() else response.release()
+        answer = _load(raw)
+        if not isinstance(answer, dict):
+            raise errors.UpstreamBroken("The model's provider answered with something other than JSON.")
+        if answer.get("error"):
+            raise refusal(502, answer, response.headers)
+        return Answer(answer, response.status, response.headers.get("x-request-id", ""))
+
+    async def open(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float) -> "SSEStream":
+        """See contract.Adapter."""
+        response = await _post(upstream.provider, operation, body, first_byte)
+        content_type = response.headers.get("Content-Type", "")
+        if "text/event-stream" not in content_type:
+            try:
+                answer = _load(await _read_limited(response))
+            finally:
+                response.close()
+            if isinstance(answer, dict) and answer.get("error"):
+                raise refusal(502, answer, response.headers)
+            raise errors.UpstreamBroken("The model's provider answered a stream with something else.")
+        return SSEStream(response, idle_timeout=upstream.provider.idle_timeout, choices=int(body.get("n") or 1))
+
+
+class SSEStream:
+    """An open server-sent event stream (WHATWG HTML, section 9.2)."""
+
+    def __init__(self, response: aiohttp.ClientResponse, *, idle_timeout: float, choices: int) -> None:
+        self._response = response
+        self._idle_timeout = idle_timeout
+        self._unfinished = set(range(choices))
+        self.status = response.status
+        self.upstream_request_id = response.headers.get("x-request-id", "")
+
+    async def chunks(self) -> AsyncIterator[Json]:
+        """The chunk objects until `[DONE]`, or the end after a finish_reason in every choice."""
+        async for data in self._events():
+            if data == DONE:
+                return
+            chunk = _well_formed(_load(data))
+            if chunk.get("error"):
+                raise refusal(502, chunk, self._response.headers)
+            for choice in chunk.get("choices") or ():
+                if choice.get("finish_reason"):
+                    self._unfinished.discard(choice.get("index") or 0)
+            yield chunk
+        if self._unfinished:
+            raise errors.StreamInterrupted()
+
+    async def close(self) -> None:
+        """Abort the connection unless the stream was read to its end."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        buffer = b""
+        data: list[bytes] = []
+        while block := await self._read():
+            buffer += block
+            *lines, buffer = buffer.split(b"\n")
+            if len(buffer) > MAX_EVENT:
+                raise errors.UpstreamBroken("The model's provider sent an endless line.")
+            for line in lines:
+                line = line.removesuffix(b"\r")
+                if line.startswith(b"data:"):
+                    data.append(line[5:].removeprefix(b" "))
+                elif not line and data:
+                    yield data[0] if len(data) == 1 else b"\n".join(data)
+                    data = []
+        # Lenient towards servers that leave out the last blank line.
+        if data or buffer.startswith(b"data:"):
+            yield b"\n".join([*data, *([buffer[5:].strip()] if buffer.startswith(b"data:") else [])])
+
+    async def _read(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                return await self._response.content.readany()
+        except TimeoutError:
+            raise errors.UpstreamTimeout("The model's provider stopped sending.") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise errors.StreamInterrupted() from error
+
+
+async def _post(provider: ProviderConfig, operation: str, body: Json, first_byte: float) -> aiohttp.ClientResponse:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout)
+    try:
+        async with asyncio.timeout(first_byte):
+            response = await http.session().post(
+                f"{provider.base_url}/{operation}",
+                data=json_codec.dumps(body),
+                headers=provider.headers,
+                timeout=timeout,
+                allow_redirects=False,
+            )
+    except TimeoutError as error:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise errors.UpstreamUnreachable("The model's provider did not accept a connection in time.") from error
+        raise errors.UpstreamTimeout() from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise errors.UpstreamUnreachable() from error
+    if response.status != 200:
+        try:
+            answer = _load(await _read_limited(response))
+        finally:
+            response.close()
+        raise refusal(response.status, answer, response.headers)
+    return response
+
+
+async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
+    """The start of an error's body; whatever goes wrong here, the status is what counts."""
+    try:
+        async with asyncio.timeout(5):
+            return await response.content.read(64 * 1024)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return b""
+
+
+def _load(raw: bytes) -> Any:
+    """The JSON value, None where it is no JSON."""
+    try:
+        return json_codec.loads(raw)
+    except ValueError:
+        return None
+
+
+def _well_formed(chunk: Any) -> Json:
+    """The chunk with `choices` as a list of objects that have a `delta`. Raises UpstreamBroken."""
+    if not isinstance(chunk, dict):
+        raise errors.UpstreamBroken("The model's provider sent a piece that is not JSON.")
+    choices = chunk.get("choices") or []
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise errors.UpstreamBroken("The model's provider sent a piece without choices.")
+    for choice in choices:
+        if not isinstance(choice.get("delta"), dict):
+            choice["delta"] = {}
+    return chunk

@@ -1,0 +1,79 @@
+"""Maps a refusing upstream's status and body to our error, with a message that is safe to show."""
+
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from apps.core.errors import ContentFiltered, ContextLengthExceeded, RedriveError
+from apps.providers import errors
+
+PASSED_ON = frozenset({400, 404, 409, 413, 422})
+CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
+FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "content_filtered"})
+_CONTEXT_WORDS = re.compile(r"maximum context length|context (?:window|size|length)", re.I)
+_SECRETS = re.compile(r"\b(?:sk|rk|pk|key|rd|Bearer)[-_ ][A-Za-z0-9*._-]{6,}|https?://\S+|/(?:home|usr|root|var|opt|srv|app)/\S+")
+_NUMBERS = re.compile(r"\b\d{3,7}\b")
+
+
+def refusal(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
+    """The error for an upstream that answered `status` with `body` (parsed JSON, or None)."""
+    inner = body.get("error") if isinstance(body, dict) else None
+    inner = inner if isinstance(inner, dict) else {"message": inner} if isinstance(inner, str) else {}
+    code = str(inner.get("code") or inner.get("type") or "")
+    message = safe(inner.get("message"))
+    if code in CONTEXT_CODES or (status in PASSED_ON and _CONTEXT_WORDS.search(message)):
+        return _context_error(message, inner)
+    if code in FILTER_CODES:
+        return ContentFiltered(message, details={"reason": code})
+    if status in PASSED_ON:
+        param = inner.get("param")
+        return errors.UpstreamRefused(
+            message or "The model's provider refused the request.",
+            status=status,
+            param=param if isinstance(param, str) else None,
+            details={"upstream_code": code} if code else None,
+        )
+    if status in {401, 402, 403}:
+        return errors.UpstreamCredentials()
+    if status == 429:
+        return errors.UpstreamRateLimited(retry_after=retry_after(headers))
+    if status in {408, 504}:
+        return errors.UpstreamTimeout()
+    return errors.UpstreamBroken(retry_after=retry_after(headers) if status == 503 else None)
+
+
+def safe(message: Any) -> str:
+    """An upstream's words without keys, addresses and paths, at most 500 characters."""
+    if not isinstance(message, str):
+        return ""
+    cleaned = _SECRETS.sub("[removed]", message).encode("utf-8", "replace").decode()
+    return "".join(char for char in cleaned if char.isprintable() or char == "\n")[:500]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of retry-after-ms or Retry-After (RFC 9110: seconds or a date), None where neither says."""
+    for name, unit in (("retry-after-ms", 1000.0), ("Retry-After", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            return max(0.0, min(float(value) / unit, 86_400.0))
+        except ValueError:
+            pass
+        try:
+            return max(0.0, min(parsedate_to_datetime(value).timestamp() - time.time(), 86_400.0))
+        except (ValueError, TypeError):
+            continue
+    return None
+
+
+def _context_error(message: str, inner: dict[str, Any]) -> ContextLengthExceeded:
+    used, most = inner.get("n_prompt_tokens"), inner.get("n_ctx")  # llama.cpp's names
+    numbers = [int(number) for number in _NUMBERS.findall(message)]
+    if most is None and numbers:
+        most = numbers[0]
+    if used is None and len(numbers) > 1:
+        used = numbers[1]
+    return ContextLengthExceeded(message, details={"tokens_used": used, "max_tokens": most})

@@ -1,0 +1,307 @@
+"""The whole policy of one call: which upstream, how long, how often, and when to give up.
+
+Each try goes to the next healthy upstream, to the same one only if it is the last; retries happen before the
+first content only. Every upstream request is told to `record`, in the order they ended: one ledger row each.
+"""
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+
+from apps.core import errors, request_context
+from apps.core.metrics import UPSTREAM_IN_FLIGHT, UPSTREAM_REQUESTS
+from apps.providers import adapters, circuit_breaker, routing
+from apps.providers.contract import Answer, Attempt, Json, Operation, RouteConfig, UpstreamConfig, UpstreamStream
+from apps.providers.errors import (
+    StreamInterrupted,
+    UpstreamBroken,
+    UpstreamCredentials,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from apps.providers.retry_budget import RetryBudget
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+TRIES = 3
+BACKOFF_BASE, BACKOFF_CAP = 1.0, 60.0  # seconds
+LONGEST_WAIT = 10.0  # seconds a live caller is kept for a Retry-After; a longer one is passed on to it
+SPEAKS_AGAINST_UPSTREAM = (UpstreamUnreachable, UpstreamTimeout, UpstreamBroken, StreamInterrupted)
+
+Body = Callable[[UpstreamConfig], Json]
+Record = Callable[[Attempt], None]
+
+_in_flight: dict[str, int] = defaultdict(int)
+_budgets: dict[str, RetryBudget] = defaultdict(RetryBudget)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a route.
+
+    body: makes the JSON for an upstream (its model's name differs). record: told of each failed upstream request;
+    the one that succeeds is the caller's to record, who alone knows what it used. tries: upstream requests in all.
+    """
+
+    route: RouteConfig
+    operation: Operation
+    body: Body
+    record: Record
+    tries: int = TRIES
+    attempts: int = 0
+    deadline: float = field(default=0.0)
+
+    async def answer(self) -> tuple[Attempt, Answer]:
+        """The whole answer of the first upstream that gives one. Raises UpstreamError or ServiceUnavailable."""
+
+        async def send(attempt: Attempt, upstream: UpstreamConfig, first_byte: float) -> Answer:
+            adapter = adapters.for_kind(upstream.provider.kind)
+            answer = await adapter.send(upstream, self.operation, self.body(upstream), first_byte=first_byte)
+            attempt.status, attempt.upstream_request_id = answer.status, answer.upstream_request_id
+            return answer
+
+        attempt, answer, lease = await self._first_success(send)
+        lease.end()
+        await circuit_breaker.succeeded(attempt.upstream)
+        return attempt, answer
+
+    async def stream(self) -> "OpenStream":
+        """A stream whose first content has come. Raises as `answer` does; afterwards the stream itself raises."""
+
+        async def begin(attempt: Attempt, upstream: UpstreamConfig, first_byte: float) -> "OpenStream":
+            adapter = adapters.for_kind(upstream.provider.kind)
+            began = time.monotonic()
+            source = await adapter.open(upstream, self.operation, self.body(upstream), first_byte=first_byte)
+            attempt.status, attempt.upstream_request_id = source.status, source.upstream_request_id
+            opened = OpenStream(attempt, source, began)
+            try:
+                async with asyncio.timeout(first_byte - (time.monotonic() - began)):
+                    await opened.read_to_first_content()
+            except TimeoutError:
+                await source.close()
+                raise UpstreamTimeout() from None
+            except BaseException:
+                await source.close()
+                raise
+            return opened
+
+        _, opened, lease = await self._first_success(begin)
+        opened.lease = lease
+        opened.deadline = self.deadline
+        return opened
+
+    async def _first_success(
+        self, send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]]
+    ) -> "tuple[Attempt, T, _Lease]":
+        candidates = routing.in_order(self.route)
+        if not candidates:
+            raise errors.ServiceUnavailable("This model has no upstream that is enabled.", retry_after=60)
+        self.deadline = time.monotonic() + max(upstream.provider.total_timeout for upstream in candidates)
+        failed_at: list[UpstreamConfig] = []
+        refused: set[str] = set()
+        last: errors.RedriveError | None = None
+        while self.attempts < self.tries:
+            choice = await _choose(candidates, failed_at, refused)
+            if isinstance(choice, errors.RedriveError):
+                last = last or choice
+                break
+            again = choice in failed_at
+            budget = _budgets[str(choice)]
+            if again and not (await self._may_wait(last) and budget.take()):
+                break
+            budget.note_call()
+            self.attempts += 1
+            is_last = self.attempts == self.tries or len(candidates) == len(failed_at) + 1 or again
+            try:
+                return await self._try(send, choice, self._first_byte(choice, is_last))
+            except errors.RedriveError as error:
+                last = error
+                failed_at.append(choice)
+                if isinstance(error, UpstreamCredentials):
+                    refused.add(str(choice))
+                elif not error.retryable:
+                    raise
+            finally:
+                if again:
+                    budget.give_back()
+        assert last is not None
+        if self.attempts and not isinstance(last, UpstreamRateLimited):
+            last.should_retry = False  # we have retried; the SDK's own retries would multiply
+        raise last
+
+    async def _try(
+        self, send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]], upstream: UpstreamConfig, first_byte: float
+    ) -> "tuple[Attempt, T, _Lease]":
+        context = request_context.current()
+        context.reply_headers["redrive-upstream"] = str(upstream)
+        context.reply_headers["redrive-attempts"] = str(self.attempts)
+        context.log_fields["upstream"] = str(upstream)
+        attempt = Attempt(self.attempts, upstream, started=time.time())
+        lease, began = _Lease(upstream), time.monotonic()
+        try:
+            return attempt, await send(attempt, upstream, first_byte), lease
+        except errors.RedriveError as error:
+            lease.end()
+            self._failed(attempt, error, began)
+            await _judge(upstream, error)
+            raise
+        except BaseException:
+            lease.end()
+            attempt.error_code, attempt.reached = "cancelled", True
+            attempt.latency = time.monotonic() - began
+            self.record(attempt)
+            raise
+        finally:
+            attempt.latency = time.monotonic() - began
+            context.upstream_seconds += attempt.latency
+
+    def _failed(self, attempt: Attempt, error: errors.RedriveError, began: float) -> None:
+        attempt.latency = time.monotonic() - began
+        attempt.error_code = error.code
+        attempt.reached = isinstance(error, UpstreamTimeout | StreamInterrupted)
+        if attempt.status is None and not isinstance(error, UpstreamUnreachable | UpstreamTimeout):
+            attempt.status = error.status
+        UPSTREAM_REQUESTS.labels(attempt.upstream.provider.name, error.code).inc()
+        log.info("upstream_failed", attempt=attempt.number, code=error.code, kind=type(error).__name__)
+        self.record(attempt)
+
+    async def _may_wait(self, last: errors.RedriveError | None) -> bool:
+        wait = random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2 ** (self.attempts - 1)))
+        if last is not None and last.retry_after is not None:
+            if last.retry_after > LONGEST_WAIT:
+                return False
+            wait = max(wait, last.retry_after)
+        if time.monotonic() + wait >= self.deadline:
+            return False
+        await asyncio.sleep(wait)
+        return True
+
+    def _first_byte(self, upstream: UpstreamConfig, is_last: bool) -> float:
+        seconds = upstream.provider.first_token_timeout
+        if self.route.fallback_after is not None and not is_last:
+            seconds = min(seconds, self.route.fallback_after)
+        return max(0.001, min(seconds, self.deadline - time.monotonic()))
+
+
+class OpenStream:
+    """A stream that has begun. Iterate `chunks` once; `close` in any case."""
+
+    def __init__(self, attempt: Attempt, source: UpstreamStream, began: float) -> None:
+        self.attempt = attempt
+        self.lease: _Lease | None = None
+        self.deadline = 0.0
+        self.ended = False
+        self._source = source
+        self._chunks = source.chunks()
+        self._began = began
+        self._first: list[Json] = []
+
+    async def read_to_first_content(self) -> None:
+        """Hold back what comes before the first content, so that another upstream could still take over."""
+        async for chunk in self._chunks:
+            self._first.append(chunk)
+            if _has_content(chunk):
+                self.attempt.first_token = time.monotonic() - self._began
+                return
+        # An answer without any content is complete all the same.
+        self.attempt.first_token = time.monotonic() - self._began
+
+    async def chunks(self) -> AsyncIterator[Json]:
+        """All chunks from the first on. Raises UpstreamError; then what came before it is all there is."""
+        try:
+            for chunk in self._first:
+                yield chunk
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self.deadline - time.monotonic()):
+                async for chunk in self._chunks:
+                    yield chunk
+        except errors.RedriveError as error:
+            await self._lost(error)
+            raise
+        except TimeoutError:
+            late = UpstreamTimeout("The answer took longer than a call may take.")
+            await self._lost(late)
+            raise late from None
+        self.ended = True
+        await circuit_breaker.succeeded(self.attempt.upstream)
+
+    async def close(self) -> None:
+        """Let go of the upstream: at once if the stream has not ended."""
+        if self.lease is not None:
+            self.lease.end()
+        self.attempt.latency = time.monotonic() - self._began
+        await self._source.close()
+
+    async def _lost(self, error: errors.RedriveError) -> None:
+        self.attempt.error_code = error.code
+        UPSTREAM_REQUESTS.labels(self.attempt.upstream.provider.name, error.code).inc()
+        await _judge(self.attempt.upstream, error)
+
+
+class _Lease:
+    """One of the calls that a provider serves at the same time."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, upstream: UpstreamConfig) -> None:
+        self._name: str | None = upstream.provider.name
+        _in_flight[self._name] += 1
+        UPSTREAM_IN_FLIGHT.labels(self._name).inc()
+
+    def end(self) -> None:
+        if self._name is not None:
+            _in_flight[self._name] -= 1
+            UPSTREAM_IN_FLIGHT.labels(self._name).dec()
+            self._name = None
+
+
+async def _choose(
+    candidates: list[UpstreamConfig], failed_at: list[UpstreamConfig], refused: set[str]
+) -> UpstreamConfig | errors.RedriveError:
+    """The next healthy upstream, untried ones first; or why there is none."""
+    waits: list[float] = []
+    blocked = 0
+    untried = [upstream for upstream in candidates if upstream not in failed_at]
+    for upstream in [*untried, *(upstream for upstream in reversed(candidates) if upstream in failed_at)]:
+        if str(upstream) in refused:
+            continue
+        if _in_flight[upstream.provider.name] >= upstream.provider.max_concurrency:
+            waits.append(1.0)
+            continue
+        state = await circuit_breaker.ask(upstream)
+        if state.name in {"closed", "probe"}:
+            return upstream
+        if state.name == "blocked":
+            blocked += 1
+        else:
+            waits.append(state.wait)
+    if blocked and not waits:
+        return UpstreamCredentials(should_retry=False)
+    return errors.ServiceUnavailable(
+        "No provider of this model can take a call right now.", retry_after=round(min(waits), 3) if waits else 60
+    )
+
+
+async def _judge(upstream: UpstreamConfig, error: errors.RedriveError) -> None:
+    """Tell the breaker what an error says about the upstream."""
+    if isinstance(error, UpstreamCredentials):
+        await circuit_breaker.block(upstream)
+    elif isinstance(error, SPEAKS_AGAINST_UPSTREAM):
+        await circuit_breaker.failed(upstream)
+    else:
+        await circuit_breaker.succeeded(upstream)  # it answers, and is not to blame
+
+
+def _has_content(chunk: Json) -> bool:
+    for choice in chunk.get("choices") or ():
+        delta = choice.get("delta") or {}
+        if choice.get("finish_reason") or any(delta.get(name) for name in delta if name != "role"):
+            return True
+    return False

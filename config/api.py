@@ -1,0 +1,99 @@
+"""The client API under /v1: mounts the routers, authenticates, and maps every error to the one body."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import HttpError, ValidationError
+from ninja.parser import Parser
+from ninja.security.http import HttpAuthBase
+
+from apps.access.authentication import Caller, authenticate
+from apps.completions.api import router as completions
+from apps.core import errors, json_codec, lean_asgi, request_context
+
+DESCRIPTION = """An OpenAI-compatible gateway. Use the official SDK with `base_url` set to this address.
+
+Every reply carries `x-request-id`; every error has the body
+`{"error": {message, type, param, code, request_id, details}}`."""
+
+
+class ApiKeyAuth(HttpAuthBase):
+    """`Authorization: Bearer rd_...`"""
+
+    openapi_scheme = "bearer"
+
+    async def __call__(self, request: HttpRequest) -> Caller:
+        scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+        context = request_context.current()
+        caller = await authenticate(secret.strip() if scheme.lower() == "bearer" else None, address=context.address)
+        context.caller = caller
+        context.log_fields["key"] = caller.key_prefix
+        return caller
+
+
+class JSONParser(Parser):
+    """Bodies are JSON objects in UTF-8; what is none is refused before it is validated."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        if request.content_type not in {"application/json", ""} and not request.content_type.endswith("+json"):
+            raise errors.UnsupportedMediaType()
+        body = getattr(request, "parsed_json", None)
+        if body is None:
+            try:
+                body = json_codec.loads_strict(request.body)
+            except ValueError:
+                raise errors.InvalidRequest("The body is not valid JSON.") from None
+        if not isinstance(body, dict):
+            raise errors.InvalidRequest("The body must be a JSON object.")
+        request.parsed_json = body  # type: ignore[attr-defined]
+        return body
+
+
+api = NinjaAPI(
+    title="Redrive",
+    version="1",
+    description=DESCRIPTION,
+    urls_namespace="v1",
+    auth=ApiKeyAuth(),
+    parser=JSONParser(),
+    docs_url="/docs",
+    openapi_url="/openapi.json",
+)
+api.add_router("", completions)
+
+
+@api.exception_handler(ValidationError)
+def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    """Pydantic's first complaint, with the path of the field as the client wrote it."""
+    first = error.errors[0]
+    param = field_path(first["loc"], getattr(request, "parsed_json", None))
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return lean_asgi.render(errors.InvalidRequest(f"{param}: {reason}" if param else reason, param=param or None))
+
+
+@api.exception_handler(HttpError)
+def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
+    """What Ninja refuses by itself: a body that it cannot read."""
+    return lean_asgi.render(errors.InvalidRequest())
+
+
+@api.exception_handler(Exception)
+def failed(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Everything else: the tree's errors as they are, stores away as 503, bugs as 500."""
+    return lean_asgi.respond_to(error)
+
+
+def field_path(location: tuple[Any, ...], body: Any) -> str:
+    """`messages[0].content`: Pydantic's location without Ninja's frame and the names of union members."""
+    path = ""
+    parts = [part for part in location if part not in {"body", "payload"}] if location[:1] == ("body",) else [*location]
+    here = body
+    for place, part in enumerate(parts):
+        known = isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if known:
+            here = here[part]
+        elif place < len(parts) - 1 or not isinstance(here, dict) or isinstance(part, int):
+            continue
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path[:200]

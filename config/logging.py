@@ -1,0 +1,78 @@
+"""One log: structlog JSON lines on stderr, with the request's id and fields, without secrets or prompts."""
+
+import logging
+import logging.config
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from apps.core import request_context
+
+# Fields that may hold a secret or a client's text never reach the log, whoever passes them.
+FORBIDDEN_FIELDS = frozenset(
+    {"authorization", "api_key", "password", "secret", "token", "cookie", "messages", "input", "prompt", "content", "body"}
+)
+
+
+def add_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add request_id, elapsed_ms and what the request learned so far (key prefix, model, upstream)."""
+    context = request_context.current_or_none()
+    if context is not None:
+        event.setdefault("request_id", context.request_id)
+        event.setdefault("elapsed_ms", round(context.elapsed_ms(), 2))
+        for name, value in context.log_fields.items():
+            event.setdefault(name, value)
+    return event
+
+
+def drop_forbidden(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Replace the values of forbidden fields."""
+    for name in FORBIDDEN_FIELDS.intersection(event):
+        event[name] = "[removed]"
+    return event
+
+
+def configure_logging(*, level: str, format: str) -> None:
+    """Send the standard library's and structlog's records through one chain to stderr."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_request,
+        drop_forbidden,
+    ]
+    if format == "json":
+        # Without the frames' local variables, which hold prompts and keys.
+        frames = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+        last: list[Any] = [frames, structlog.processors.JSONRenderer()]
+    else:
+        last = [structlog.dev.ConsoleRenderer()]
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "redrive": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+                    "foreign_pre_chain": shared,
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "redrive"}},
+            "root": {"handlers": ["stderr"], "level": level},
+            "loggers": {
+                "django.request": {"level": "ERROR"},
+                "django.server": {"level": "WARNING"},
+                "axes": {"level": "WARNING"},
+                "asyncio": {"level": "WARNING"},
+            },
+        }
+    )
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,131 @@
+"""All Django settings, one file; the environment is read once, by apps/core/conf.py."""
+
+import secrets as random
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from apps.core.conf import load
+from config.logging import configure_logging
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+REDRIVE = load()
+
+# Without a key of its own a process can run commands, but its sessions end with it.
+SECRET_KEY = REDRIVE.secret_key.get_secret_value() or random.token_urlsafe(48)
+DEBUG = False
+ALLOWED_HOSTS = REDRIVE.allowed_hosts
+CSRF_TRUSTED_ORIGINS = REDRIVE.csrf_trusted_origins
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "config.admin_site.RedriveAdminConfig",
+    "ninja",
+    "rest_framework",
+    "axes",
+    "django_structlog",
+    "apps.core",
+    "apps.access",
+    "apps.providers",
+    "apps.completions",
+]
+
+# The operators' side only: /v1 is served by apps/core/lean_asgi.py without Django's middleware.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+
+def postgres(url: str) -> dict[str, Any]:
+    """Django's settings of the database at `url`; without a URL a backend that refuses every query."""
+    if not url:
+        return {"ENGINE": "django.db.backends.dummy"}
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or 5432),
+        "CONN_MAX_AGE": 0,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            "pool": {"min_size": 1, "max_size": REDRIVE.database_pool_size, "timeout": REDRIVE.database_timeout},
+            "connect_timeout": max(2, int(REDRIVE.database_timeout)),
+            "tcp_user_timeout": 10_000,  # milliseconds: a host that vanished must not hold a thread
+            "options": "-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s",
+        },
+    }
+
+
+DATABASES = {"default": postgres(REDRIVE.database_url)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "admin:login"
+
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_IPWARE_PROXY_COUNT = REDRIVE.trusted_proxies or None
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = REDRIVE.secure_cookies
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if REDRIVE.trusted_proxies else None
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+LOGGING_CONFIG = None
+configure_logging(level=REDRIVE.log_level, format=REDRIVE.log_format)
