@@ -21,9 +21,7 @@ def plain(place: Place, server: Server, seconds: float) -> dict[str, Any]:
     return load(place, server, [*PLAIN, "--seconds", str(seconds)], at_most=seconds + 60)
 
 
-def streams(
-    place: Place, server: Server, seconds: float, *, connections: int, length: float
-) -> dict[str, Any]:
+def streams(place: Place, server: Server, seconds: float, *, connections: int, length: float) -> dict[str, Any]:
     """One window with that many streams always open; they begin spread over `length`, one stream's time."""
     flags = ["--stream", "--connections", str(connections), "--spread", str(length)]
     return load(place, server, [*flags, "--seconds", str(seconds)], at_most=seconds + 60)

@@ -113,9 +113,7 @@ def settle(server: servers.Server) -> None:
         process.wait_until_quiet(root)
 
 
-def errors(
-    raw: list[dict[str, Any]], running: list[servers.Server], before: duties.Tally | None
-) -> list[str]:
+def errors(raw: list[dict[str, Any]], running: list[servers.Server], before: duties.Tally | None) -> list[str]:
     """Failed requests, and duties of the gateway that its stores have no trace of."""
     found = []
     for entry in raw:
@@ -161,9 +159,7 @@ def run(args: argparse.Namespace) -> int:
     where = place(args)
     with ExitStack() as stack:
         running = [
-            servers.start_upstream(
-                where, delay_ms=args.delay_ms, chunks=args.chunks, interval_ms=args.interval_ms
-            )
+            servers.start_upstream(where, delay_ms=args.delay_ms, chunks=args.chunks, interval_ms=args.interval_ms)
         ]
         stack.callback(running[0].stop)
         for name in args.only:

@@ -174,9 +174,7 @@ async def connect(run: Run, url: str, number: int) -> list[Connection]:
     parts = urlsplit(url)
     opened = []
     for _ in range(number):
-        _, connection = await loop.create_connection(
-            lambda: Connection(run), parts.hostname or "", parts.port or 80
-        )
+        _, connection = await loop.create_connection(lambda: Connection(run), parts.hostname or "", parts.port or 80)
         opened.append(connection)
     for index, connection in enumerate(opened):
         loop.call_later(run.spread * index / number, connection.send)

@@ -36,9 +36,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def readings(
-    where: servers.Place, server: servers.Server, args: argparse.Namespace
-) -> list[tuple[int, float]]:
+def readings(where: servers.Place, server: servers.Server, args: argparse.Namespace) -> list[tuple[int, float]]:
     """(requests since the warm-up, RSS in MB) after each step; raises LoadError when a request fails."""
     found = []
     for sent in range(0, args.requests + 1, args.step):

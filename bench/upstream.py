@@ -148,9 +148,7 @@ def embeddings(request: dict[str, Any]) -> bytes:
 
 
 async def serve(port: int, script: Script) -> None:
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(script), "127.0.0.1", port, backlog=1024
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(script), "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 

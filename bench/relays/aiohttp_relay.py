@@ -19,9 +19,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     target = request.app[UPSTREAM] + "/chat/completions"
     async with request.app[CLIENT].post(target, data=body, headers=headers) as answer:
         if answer.content_type != "text/event-stream":
-            return web.Response(
-                body=await answer.read(), status=answer.status, content_type=answer.content_type
-            )
+            return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         async for piece in answer.content.iter_any():
@@ -46,9 +44,7 @@ def main() -> None:
     app[UPSTREAM] = args.upstream
     app.cleanup_ctx.append(client)
     app.router.add_post("/v1/chat/completions", chat)
-    web.run_app(
-        app, host="127.0.0.1", port=args.port, access_log=None, print=None, loop=uvloop.new_event_loop()
-    )
+    web.run_app(app, host="127.0.0.1", port=args.port, access_log=None, print=None, loop=uvloop.new_event_loop())
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ Run as a module it is the server; imported it is the catalogue's entry for it.
 """
 
 import argparse
+import importlib
 import importlib.util
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from apps.core.embedded.probes import http_status
 from apps.core.embedded.service import Launch, Run, Service, UpError
@@ -48,8 +50,7 @@ SERVICE = Service(name=NAME, launch=launch, is_ready=is_ready, stop_seconds=3)
 
 def serve(port: int, model_path: Path) -> None:
     """Loads the model and serves it on loopback until the process is ended."""
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # here, for the supervisor does without its weight
     params = xllamacpp.CommonParams()
     params.model.path = str(model_path)
     params.model_alias = {ALIAS}

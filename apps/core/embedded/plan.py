@@ -12,6 +12,7 @@ from apps.core.embedded.service import Run, UpError
 
 OWN_URLS = {"postgres": "REDRIVE_DATABASE_URL", "valkey": "REDRIVE_REDIS_URL"}
 """Embedded service to the variable that replaces it."""
+SCHEMES = {"postgres": ("postgresql", "postgres"), "valkey": ("redis", "rediss", "unix")}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ def choose_names(options: Options, environ: Mapping[str, str]) -> frozenset[str]
         names.discard("model")
     names -= {name for name, variable in OWN_URLS.items() if environ.get(variable)}
     for name, variable in OWN_URLS.items():
+        scheme = environ.get(variable, "").partition("://")[0]
+        if scheme and scheme not in SCHEMES[name]:
+            raise UpError(f"{variable} does not start with {SCHEMES[name][0]}://")
         if name not in names and not environ.get(variable):
             needy = sorted(each for each in names if name in SERVICES[each].after)
             if needy:

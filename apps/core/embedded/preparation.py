@@ -7,7 +7,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from apps.core.embedded import logs
+from apps.core.embedded import logs, valkey
 from apps.core.embedded.child import kill_group, spawn
 from apps.core.embedded.data_folder import SECRETS, write_private
 from apps.core.embedded.model import ALIAS
@@ -20,6 +20,8 @@ ROUTES = (ALIAS, f"gpt-4o-mini={ALIAS}", f"text-embedding-3-small={ALIAS}")
 
 async def prepare(run: Run, gate: Callable[[], Awaitable[None]]) -> None:
     """Migrates, makes what is missing of administrator, API key and local provider. Raises UpError."""
+    if "valkey" not in run.names and not await valkey.is_ready(run):
+        raise UpError("no Redis or Valkey answers at REDRIVE_REDIS_URL.")
     answer = await _ask_prepare(run, gate, wants_api_key=not run.secrets["api_key"])
     run.facts["admin_password"] = run.secrets["admin_password"] if answer["admin_password_is_valid"] else ""
 

@@ -8,7 +8,7 @@ from apps.core.embedded.catalogue import entries_of
 from apps.core.embedded.data_folder import DataFolderError
 from apps.core.embedded.ports import PortBusy
 from apps.core.embedded.screen import say
-from apps.core.embedded.service import UpError
+from apps.core.embedded.service import Run, UpError
 from apps.core.embedded.supervisor import Supervisor
 
 EXIT_REFUSED = 2
@@ -30,5 +30,5 @@ def start(options: plan.Options) -> int:
         return EXIT_REFUSED
 
 
-async def _supervise(run: plan.Run) -> int:
+async def _supervise(run: Run) -> int:
     return await Supervisor(run, entries_of(run.names), screen.show).run()

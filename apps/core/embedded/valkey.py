@@ -57,12 +57,12 @@ async def launch(run: Run) -> Launch:
 
 
 async def is_ready(run: Run) -> bool:
-    """Whether Valkey answers to our password."""
+    """Whether Valkey, or the person's own Redis, answers. Raises UpError when it refuses the password."""
     client = Redis.from_url(run.redis_url, socket_timeout=2, socket_connect_timeout=2)
     try:
         return bool(await client.ping())
     except AuthenticationError:
-        raise UpError(f"another server answers on Valkey's port {run.ports[NAME]}. Start again.") from None
+        raise UpError("Redis or Valkey refuses the password in its URL.") from None
     except (RedisError, OSError):
         return False
     finally:

@@ -8,9 +8,8 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
 
 ONE_AT_A_TIME = 0x52454452  # an advisory lock's number: "REDR"
 ADMIN, KEY_NAME, PROVIDER = "admin", "default", "local"
@@ -30,24 +29,22 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         wanted = json.load(sys.stdin) if options["bootstrap"] else {}
+        try:
+            connection.ensure_connection()
+        except OperationalError as error:
+            raise CommandError(f"the database does not answer: {error}") from None
         with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = 0")  # building an index may take longer than a request may
+            cursor.execute("SET statement_timeout = 0")  # building an index may take longer than a request
             cursor.execute("SELECT pg_advisory_lock(%s)", [ONE_AT_A_TIME])
             try:
-                self._migrate()
+                # Also when no migration is new: the defaults that code writes after each one may be.
+                call_command("migrate", interactive=False, stdout=self.stderr)
                 answer = self._bootstrap(wanted)
             finally:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [ONE_AT_A_TIME])
                 cursor.execute("RESET statement_timeout")
         if options["bootstrap"]:
             self.stdout.write(json.dumps(answer))
-
-    def _migrate(self) -> None:
-        executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            call_command("migrate", interactive=False, stdout=self.stderr)
-        else:
-            self.stderr.write("the database is up to date")
 
     def _bootstrap(self, wanted: dict[str, Any]) -> dict[str, Any]:
         password = wanted.get("admin_password")
