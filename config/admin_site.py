@@ -12,4 +12,3 @@ class RedriveAdminSite(UnfoldAdminSite):
 
 class RedriveAdminConfig(AdminConfig):
     default_site = "config.admin_site.RedriveAdminSite"
-

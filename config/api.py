@@ -36,7 +36,8 @@ class JSONParser(Parser):
     """Bodies are JSON objects in UTF-8; what is none is refused before it is validated."""
 
     def parse_body(self, request: HttpRequest) -> Any:
-        if request.content_type not in {"application/json", ""} and not request.content_type.endswith("+json"):
+        content_type = request.content_type or "application/json"
+        if content_type != "application/json" and not content_type.endswith("+json"):
             raise errors.UnsupportedMediaType()
         body = getattr(request, "parsed_json", None)
         if body is None:
@@ -90,7 +91,9 @@ def field_path(location: tuple[Any, ...], body: Any) -> str:
     parts = [part for part in location if part not in {"body", "payload"}] if location[:1] == ("body",) else [*location]
     here = body
     for place, part in enumerate(parts):
-        known = isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int) and part < len(here)
+        known = (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        )
         if known:
             here = here[part]
         elif place < len(parts) - 1 or not isinstance(here, dict) or isinstance(part, int):

@@ -7,6 +7,7 @@ changed configuration and, at the end, write what still waits for the ledger.
 import asyncio
 import os
 import time
+from typing import cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -22,7 +23,7 @@ from apps.access import admission
 from apps.completions import ledger, spending
 from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
-from apps.core.request_context import Message, Receive, RequestContextMiddleware, Scope, Send
+from apps.core.request_context import ASGIApp, Message, Receive, RequestContextMiddleware, Scope, Send
 from apps.providers import http
 
 log = structlog.get_logger("redrive.access")
@@ -72,7 +73,7 @@ class Application:
         conf = settings.REDRIVE
         lean = LeanASGIHandler(max_body=conf.max_body, before_reply=show_limits)
         self._lean = RequestContextMiddleware(AccessLog(lean), trusted_proxies=conf.trusted_proxies)
-        self._stock = RequestContextMiddleware(ASGIHandler(), trusted_proxies=conf.trusted_proxies)
+        self._stock = RequestContextMiddleware(cast(ASGIApp, ASGIHandler()), trusted_proxies=conf.trusted_proxies)
         self._watcher: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,19 @@ from apps.core import request_context
 
 # Fields that may hold a secret or a client's text never reach the log, whoever passes them.
 FORBIDDEN_FIELDS = frozenset(
-    {"authorization", "api_key", "password", "secret", "token", "cookie", "messages", "input", "prompt", "content", "body"}
+    {
+        "authorization",
+        "api_key",
+        "password",
+        "secret",
+        "token",
+        "cookie",
+        "messages",
+        "input",
+        "prompt",
+        "content",
+        "body",
+    }
 )
 
 
@@ -45,7 +57,9 @@ def configure_logging(*, level: str, format: str) -> None:
     ]
     if format == "json":
         # Without the frames' local variables, which hold prompts and keys.
-        frames = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+        frames = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
         last: list[Any] = [frames, structlog.processors.JSONRenderer()]
     else:
         last = [structlog.dev.ConsoleRenderer()]

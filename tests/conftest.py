@@ -47,13 +47,20 @@ def make_key(db: None) -> MakeKey:
     """Make a key of a project of its own: `make_key(rpm=10, tpm=None, ..., project_limits={...})`."""
 
     def make(
-        rpm: int | None = 100_000, *, project: Project | None = None, project_limits: dict[str, Any] | None = None,
-        project_fields: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **fields: Any,
+        rpm: int | None = 100_000,
+        *,
+        project: Project | None = None,
+        project_limits: dict[str, Any] | None = None,
+        project_fields: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        **fields: Any,
     ) -> tuple[ApiKey, str]:
         project = project or Project.objects.create(name=f"p-{uuid4().hex[:12]}", **(project_fields or {}))
         if project_limits:
             Limit.objects.create(project=project, **project_limits)
-        return keys.create(project=project, name="test", limits={"requests_per_minute": rpm, **(limits or {})}, **fields)
+        return keys.create(
+            project=project, name="test", limits={"requests_per_minute": rpm, **(limits or {})}, **fields
+        )
 
     return make
 
@@ -99,4 +106,3 @@ def _no_connection_survives() -> Iterator[None]:
         wait = [pool.submit(connections.close_all) for _ in range(pool._max_workers)]
         for done in wait:
             done.result(5)
-

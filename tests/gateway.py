@@ -30,10 +30,28 @@ class Gateway:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = Path(tempfile.mkstemp(prefix="redrive-gateway-", suffix=".log")[1])
-        command = [sys.executable, "-m", "granian", "config.asgi:application", "--interface", "asgi", "--loop", "uvloop",
-                   "--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warning"]
+        command = [
+            sys.executable,
+            "-m",
+            "granian",
+            "config.asgi:application",
+            "--interface",
+            "asgi",
+            "--loop",
+            "uvloop",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--log-level",
+            "warning",
+        ]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **environment}, stdout=self.log.open("wb"), stderr=subprocess.STDOUT,
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=self.log.open("wb"),
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         self._wait()

@@ -1,7 +1,7 @@
 """A scripted provider over real HTTP: each test tells it, per model name, how the next requests are answered.
 
-    upstream.script("m1", Status(503), OK("hello"))      # the last reply repeats
-    upstream.requests("m1")                              # what arrived: headers, parsed bodies
+upstream.script("m1", Status(503), OK("hello"))      # the last reply repeats
+upstream.requests("m1")                              # what arrived: headers, parsed bodies
 """
 
 import asyncio
@@ -21,14 +21,27 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 def completion(text: str, **more: Any) -> dict[str, Any]:
     """OpenAI's object around a text."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": USAGE, **more}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": USAGE,
+        **more,
+    }
 
 
 def chunk(text: str | None, finish: str | None = None) -> dict[str, Any]:
     """OpenAI's chunk around a piece of text."""
     delta = {} if text is None else {"content": text}
-    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
-            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+    return {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
 
 
 def ok(text: str = "hello", **more: Any) -> Handler:
@@ -46,8 +59,9 @@ def status(code: int, body: Any = None, headers: dict[str, str] | None = None) -
     """A refusal."""
 
     async def reply(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
-        return web.json_response(body if body is not None else {"error": {"message": f"scripted {code}"}}, status=code,
-                                 headers=headers)
+        return web.json_response(
+            body if body is not None else {"error": {"message": f"scripted {code}"}}, status=code, headers=headers
+        )
 
     return reply
 
@@ -77,8 +91,16 @@ def hang(started: threading.Event | None = None, gone: threading.Event | None = 
     return reply
 
 
-def stream(*pieces: str, usage: dict[str, int] | None = USAGE, cut: bool = False, finish: bool = True, every: float = 0,
-           then_hang: bool = False, gone: threading.Event | None = None, frames: tuple[bytes, ...] = ()) -> Handler:
+def stream(
+    *pieces: str,
+    usage: dict[str, int] | None = USAGE,
+    cut: bool = False,
+    finish: bool = True,
+    every: float = 0,
+    then_hang: bool = False,
+    gone: threading.Event | None = None,
+    frames: tuple[bytes, ...] = (),
+) -> Handler:
     """Server-sent events. cut: break the connection after the pieces; then_hang: stay silent after them;
     frames: raw bytes after the pieces."""
 
@@ -118,8 +140,10 @@ def vectors(size: int = 4) -> Handler:
     async def reply(_: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         inputs = body["input"]
         many = isinstance(inputs, list) and not isinstance(inputs[0], int)
-        data = [{"object": "embedding", "index": i, "embedding": [0.25 * (i + 1)] * size}
-                for i in range(len(inputs) if many else 1)]
+        data = [
+            {"object": "embedding", "index": i, "embedding": [0.25 * (i + 1)] * size}
+            for i in range(len(inputs) if many else 1)
+        ]
         usage = {"prompt_tokens": 3, "total_tokens": 3}
         return web.json_response({"object": "list", "data": data, "model": body["model"], "usage": usage})
 

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -142,13 +143,13 @@ def _limits_of(checks: list[_Check]) -> list[str | int]:
     return [part for check in checks for part in (check.kind, check.limit)]
 
 
-async def _ask(admission: Admission) -> list[int]:
+async def _ask(admission: Admission) -> list[Any]:
     keys = [check.key for check in admission.checks]
     if _drifted and (forget := _drifted.intersection(keys)):
         await pipe().command("DEL", *forget)
         _drifted.difference_update(forget)
     head: list[str | int] = [admission.lease, LEASE * 1000, admission.tokens, admission.nusd]
-    answer: list[int] = await pipe().run(_ADMIT, keys, head + _limits_of(admission.checks))
+    answer: list[Any] = await pipe().run(_ADMIT, keys, head + _limits_of(admission.checks))
     return answer
 
 
@@ -177,7 +178,9 @@ def _refusal(check: _Check, *, never: bool, retry_after: float) -> errors.Redriv
     whose = {"key": "This API key", "project": "This project", "end user": "This end user"}[check.scope]
     if check.kind == "b":
         dollars = check.limit / 1_000_000_000
-        return errors.BudgetExceeded(f"{whose} has used its budget of {dollars:g} USD for this month (UTC).", should_retry=False)
+        return errors.BudgetExceeded(
+            f"{whose} has used its budget of {dollars:g} USD for this month (UTC).", should_retry=False
+        )
     if never:
         return errors.RateLimitExceeded(
             f"{whose} may use {check.limit} tokens a minute; this request alone may need more. Lower max_tokens or "
@@ -186,11 +189,14 @@ def _refusal(check: _Check, *, never: bool, retry_after: float) -> errors.Redriv
         )
     what = {"r": "requests a minute", "t": "tokens a minute", "c": "requests at a time"}[check.kind]
     details = {"scope": check.scope, "limit": check.limit, "unit": what}
-    return errors.RateLimitExceeded(f"{whose} may make {check.limit} {what}." if check.kind != "t" else
-                                    f"{whose} may use {check.limit} {what}.", retry_after=retry_after, details=details)
+    return errors.RateLimitExceeded(
+        f"{whose} may make {check.limit} {what}." if check.kind != "t" else f"{whose} may use {check.limit} {what}.",
+        retry_after=retry_after,
+        details=details,
+    )
 
 
-def _show(checks: list[_Check], answer: list[int]) -> None:
+def _show(checks: list[_Check], answer: list[Any]) -> None:
     headers = request_context.current().reply_headers
     for kind, unit in (("r", "requests"), ("t", "tokens")):
         tightest: tuple[float, int] | None = None

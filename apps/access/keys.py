@@ -28,7 +28,13 @@ def digest(secret: str) -> str:
 
 @transaction.atomic
 def create(
-    *, project: Project, name: str, actor: Any = None, reason: str = "", limits: dict[str, Any] | None = None, **fields: Any
+    *,
+    project: Project,
+    name: str,
+    actor: Any = None,
+    reason: str = "",
+    limits: dict[str, Any] | None = None,
+    **fields: Any,
 ) -> tuple[ApiKey, str]:
     """A new key of the project and its secret. limits: fields of `Limit`; 100 requests a minute unless it says."""
     secret = new_secret()

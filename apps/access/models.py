@@ -38,9 +38,11 @@ class ApiKey(models.Model):
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="api_keys")
     name = models.CharField(max_length=64, help_text="Who or what uses this key.")
-    prefix = models.CharField(max_length=12, editable=False, help_text="The key's first characters, to tell keys apart.")
+    prefix = models.CharField(
+        max_length=12, editable=False, help_text="The key's first characters, to tell keys apart."
+    )
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    previous_digest = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    previous_digest = models.CharField(max_length=64, unique=True, null=True, editable=False)  # noqa: DJ001 (unique)
     previous_expires_at = models.DateTimeField(null=True, editable=False)
     allowed_models = ArrayField(
         models.CharField(max_length=128),
@@ -48,7 +50,9 @@ class ApiKey(models.Model):
         blank=True,
         help_text="Model names this key may use, with * as a wildcard, comma separated. Empty: all.",
     )
-    expires_at = models.DateTimeField(null=True, blank=True, help_text="The key stops working at this time. Empty: never.")
+    expires_at = models.DateTimeField(
+        null=True, blank=True, help_text="The key stops working at this time. Empty: never."
+    )
     disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -95,7 +99,8 @@ class Limit(models.Model):
         constraints = [
             models.CheckConstraint(
                 name="limit_is_of_a_project_or_of_a_key",
-                condition=Q(project__isnull=False, api_key__isnull=True) | Q(project__isnull=True, api_key__isnull=False),
+                condition=Q(project__isnull=False, api_key__isnull=True)
+                | Q(project__isnull=True, api_key__isnull=False),
             )
         ]
 

@@ -13,10 +13,10 @@ from apps.core import errors, ids, request_context
 from apps.providers import pricing
 from apps.providers.bounded import Buffer
 from apps.providers.call import Call, OpenStream
-from apps.providers.contract import Json, RouteConfig, Usage
+from apps.providers.contract import Json, Operation, RouteConfig, Usage
 from apps.providers.errors import UpstreamBroken
 
-OPERATION = "chat/completions"
+OPERATION: Operation = "chat/completions"
 UNSET_OUTPUT = 1024  # tokens reserved where neither the client nor the route sets a maximum
 
 
@@ -213,4 +213,3 @@ def _well_formed(completion: Json) -> bool:
 
 def _characters(completion: Json) -> int:
     return sum(len(str((choice.get("message") or {}).get("content") or "")) for choice in completion["choices"])
-

@@ -11,10 +11,10 @@ from apps.completions.models import NUSD, LedgerEntry
 from apps.completions.schemas.embeddings import EmbeddingsRequest
 from apps.core import errors, request_context
 from apps.providers.call import Call
-from apps.providers.contract import Json, Usage
+from apps.providers.contract import Json, Operation, Usage
 from apps.providers.errors import UpstreamBroken
 
-OPERATION = "embeddings"
+OPERATION: Operation = "embeddings"
 
 
 async def create(caller: Caller, request: EmbeddingsRequest, *, end_user: str = "") -> Json:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+from psycopg import sql
 
 from apps.access.authentication import Caller
 from apps.completions.models import LedgerEntry, StoredBody
@@ -118,7 +119,15 @@ class Purpose:
         expires = now + timedelta(days=self.caller.body_retention_days)
         request_id = request_context.current().request_id
         batch().append(
-            Body(ids.new_uuid(), request_id, self.caller.project_id, now, expires, json_codec.ascii_dumps(request), json_codec.ascii_dumps(response))
+            Body(
+                ids.new_uuid(),
+                request_id,
+                self.caller.project_id,
+                now,
+                expires,
+                json_codec.ascii_dumps(request),
+                json_codec.ascii_dumps(response),
+            )
         )
 
 
@@ -143,18 +152,18 @@ def write(items: "list[Entry | Body]") -> Sequence[None]:
     return [None] * len(items)
 
 
+_SPEND = """
+SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM'), coalesce(sum(cost_nusd), 0)
+FROM completions_ledgerentry
+WHERE {} = %s AND created_at >= date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+"""
+
+
 def spend_of_month(scope: str, scope_id: UUID) -> tuple[str, int]:
     """The UTC month by Postgres' clock (YYYY-MM) and the nano-USD that a project or a key spent in it."""
     column = {"project": "project_id", "key": "api_key_id"}[scope]
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM'), coalesce(sum(cost_nusd), 0)
-            FROM {LedgerEntry._meta.db_table}
-            WHERE {column} = %s AND created_at >= date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
-            """,
-            [scope_id],
-        )
+        cursor.execute(sql.SQL(_SPEND).format(sql.Identifier(column)), [scope_id])
         month, spent = cursor.fetchone()
     return month, int(spent)
 
@@ -162,7 +171,9 @@ def spend_of_month(scope: str, scope_id: UUID) -> tuple[str, int]:
 def _copy(table: str, columns: tuple[str, ...], rows: list[Any]) -> None:
     if not rows:
         return
-    with connection.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for row in rows:
             copy.write_row(row)
 

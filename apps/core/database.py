@@ -31,10 +31,10 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(settings.REDRIVE.database_pool_size - 1, thread_name_prefix="redrive-db")
 
 
-def _with_connection(verb: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def _with_connection(call: Callable[[], R]) -> R:
     close_old_connections()
     try:
-        return verb(*args, **kwargs)
+        return call()
     finally:
         close_old_connections()
 
@@ -44,8 +44,9 @@ async def in_db(verb: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R
 
     A cancelled caller does not undo the verb: it runs to its end and its transaction stands.
     """
-    call = functools.partial(contextvars.copy_context().run, _with_connection, verb, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_threads(), call)
+    call = functools.partial(verb, *args, **kwargs)
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_threads(), lambda: context.run(_with_connection, call))
 
 
 class Batch(Generic[T, R]):
@@ -151,7 +152,7 @@ class Batch(Generic[T, R]):
 
     def _bisect(self, items: list[T]) -> list[R | Exception]:
         try:
-            return list(_with_connection(self._write, items))
+            return list(_with_connection(lambda: self._write(items)))
         except LOST_CONNECTION:
             raise
         except Exception as error:

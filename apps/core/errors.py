@@ -24,7 +24,12 @@ their own `errors.py`; nothing else in the project invents a status or a code.
 
 from typing import Any, ClassVar
 
-TYPE_BY_STATUS = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+TYPE_BY_STATUS = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
 
 
 class RedriveError(Exception):

@@ -12,7 +12,7 @@ def loads_strict(raw: bytes) -> Any:
 
 
 def loads(raw: bytes) -> Any:
-    """A provider's value, lone surrogates allowed. Raises ValueError for what is no JSON: NaN and Infinity, broken text, absurd depth."""
+    """A provider's value, lone surrogates allowed. Raises ValueError for NaN, broken text and absurd depth."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

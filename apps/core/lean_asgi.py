@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
@@ -39,7 +39,7 @@ class LeanASGIHandler(ASGIHandler):
 
     def load_middleware(self, is_async: bool = False) -> None:
         self._view_middleware = self._template_response_middleware = self._exception_middleware = []  # type: ignore[var-annotated]
-        self._middleware_chain = self._get_response_async
+        self._middleware_chain = getattr(self, "_get_response_async")  # noqa: B009 (not in the stubs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         try:
@@ -68,16 +68,20 @@ class LeanASGIHandler(ASGIHandler):
     async def _respond(self, scope: Scope, body: bytes) -> HttpResponseBase:
         set_script_prefix(scope.get("root_path", ""))
         request = ASGIRequest(scope, BytesIO(body))
-        request._body = body  # type: ignore[attr-defined]
+        request._body = body
         if len(body) > PARSE_IN_THREAD:
             request.parsed_json = await asyncio.to_thread(_parse_or_none, body)  # type: ignore[attr-defined]
         return await self._get_answer(request)
 
     async def _get_answer(self, request: ASGIRequest) -> HttpResponseBase:
         try:
-            response: HttpResponseBase = await self._middleware_chain(request)  # type: ignore[misc]
+            response: HttpResponseBase = await self._middleware_chain(request)
         except Exception as error:
             response = respond_to(error)
+        if isinstance(response, HttpResponseNotAllowed):
+            allowed = response["Allow"]
+            response = render(errors.MethodNotAllowed(f"This address answers to {allowed} only."))
+            response["Allow"] = allowed
         await self.before_reply()
         return response
 
@@ -97,7 +101,9 @@ class LeanASGIHandler(ASGIHandler):
             if not message.get("more_body", False):
                 break
         if size > self.max_body:
-            raise errors.PayloadTooLarge(f"The body may have {self.max_body} bytes.", details={"max_bytes": self.max_body})
+            raise errors.PayloadTooLarge(
+                f"The body may have {self.max_body} bytes.", details={"max_bytes": self.max_body}
+            )
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _send(self, response: HttpResponseBase, send: Send) -> None:
@@ -111,7 +117,9 @@ class LeanASGIHandler(ASGIHandler):
             else:
                 await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
         finally:
-            if isinstance(response, StreamingHttpResponse) and (close := getattr(response.streaming_content, "aclose", None)):
+            if isinstance(response, StreamingHttpResponse) and (
+                close := getattr(response.streaming_content, "aclose", None)
+            ):
                 await close()
 
 
@@ -127,7 +135,9 @@ def respond_to(error: Exception) -> HttpResponse:
 def render(error: errors.RedriveError) -> HttpResponse:
     """The one error body as a response."""
     body = json_codec.dumps(error_payload.payload(error, request_context.current().request_id))
-    return HttpResponse(body, status=error.status, content_type="application/json", headers=error_payload.headers(error))
+    return HttpResponse(
+        body, status=error.status, content_type="application/json", headers=error_payload.headers(error)
+    )
 
 
 def _parse_or_none(body: bytes) -> Any:

@@ -93,9 +93,9 @@ class ScriptPipe:
         password, username = unquote(parts.password or ""), unquote(parts.username or "")
         self._hello: list[bytes] = []
         if password:
-            self._hello.append(hiredis.pack_command(("AUTH", *([username] if username else []), password)))
+            self._hello.append(_pack("AUTH", *([username] if username else []), password))
         if parts.path.strip("/"):
-            self._hello.append(hiredis.pack_command(("SELECT", parts.path.strip("/"))))
+            self._hello.append(_pack("SELECT", parts.path.strip("/")))
         self._tls = parts.scheme == "rediss"
         self._timeout = timeout
         self._connection: _Connection | None = None
@@ -120,7 +120,7 @@ class ScriptPipe:
         if connection is None or connection.transport is None or self._loop is not asyncio.get_running_loop():
             connection = await self._connect()
         loop = asyncio.get_running_loop()
-        future = connection.send(hiredis.pack_command(parts), loop)
+        future = connection.send(_pack(*parts), loop)
         if not self._watching:
             self._watching = True
             loop.call_later(self._timeout / 4, self._watch)
@@ -168,6 +168,11 @@ class ScriptPipe:
         log.warning("redis_away", why=why)
 
 
+def _pack(*parts: str | bytes | int) -> bytes:
+    packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub knows tuples of one
+    return packed
+
+
 _pipe: ScriptPipe | None = None
 
 
@@ -179,7 +184,7 @@ def pipe() -> ScriptPipe:
     return _pipe
 
 
-def client() -> "Redis[bytes]":
+def client() -> Redis:
     """A plain blocking client for code off the hot path: the admin, commands, health checks."""
     timeout = settings.REDRIVE.redis_timeout * 2
     return Redis.from_url(settings.REDRIVE.redis_url, socket_timeout=timeout, socket_connect_timeout=timeout)

@@ -73,7 +73,10 @@ class RequestContextMiddleware:
                     *message.get("headers", ()),
                     (b"x-request-id", context.request_id.encode()),
                     (b"redrive-overhead-ms", b"%.2f" % max(0.0, overhead)),
-                    *((name.lower().encode(), value.encode("latin-1")) for name, value in context.reply_headers.items()),
+                    *(
+                        (name.lower().encode(), value.encode("latin-1"))
+                        for name, value in context.reply_headers.items()
+                    ),
                 ]
             await send(message)
 
@@ -83,7 +86,8 @@ class RequestContextMiddleware:
         """The client's address; behind trusted proxies the one that the outermost of them saw."""
         if self.trusted_proxies:
             forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-            hops = [hop.strip() for line in forwarded for hop in line.split(",")]
+            hops: list[str] = [hop.strip() for line in forwarded for hop in line.split(",")]
             if len(hops) >= self.trusted_proxies:
                 return hops[-self.trusted_proxies]
-        return (scope.get("client") or ("",))[0]
+        client = scope.get("client")
+        return str(client[0]) if client else ""

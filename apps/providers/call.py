@@ -138,7 +138,10 @@ class Call:
         raise last
 
     async def _try(
-        self, send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]], upstream: UpstreamConfig, first_byte: float
+        self,
+        send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]],
+        upstream: UpstreamConfig,
+        first_byte: float,
     ) -> "tuple[Attempt, T, _Lease]":
         context = request_context.current()
         context.reply_headers["redrive-upstream"] = str(upstream)

@@ -114,6 +114,8 @@ class Adapter(Protocol):
         """One whole request. first_byte: seconds until the answer must begin."""
         ...
 
-    async def open(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float) -> UpstreamStream:
+    async def open(
+        self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float
+    ) -> UpstreamStream:
         """Start a streamed request; returns once the upstream's headers say that it succeeds."""
         ...

@@ -1,13 +1,13 @@
 """The kinds of upstream failure, each with what it means for retries, other upstreams and the circuit breaker.
 
-    UpstreamError (core)          502 model_error
-    ├── UpstreamRefused           the upstream's own 400/404/409/413/422, model_error
-    ├── UpstreamRateLimited       429 model_error, Retry-After
-    ├── UpstreamTimeout           504 timeout
-    ├── UpstreamCredentials       502 upstream_credentials_exhausted
-    ├── UpstreamUnreachable       502 model_error: no connection, or it broke before an answer
-    ├── UpstreamBroken            502 model_error: 5xx, invalid JSON, 200 with an error inside
-    └── StreamInterrupted         502 model_error: it ended without the upstream's terminal event
+UpstreamError (core)          502 model_error
+├── UpstreamRefused           the upstream's own 400/404/409/413/422, model_error
+├── UpstreamRateLimited       429 model_error, Retry-After
+├── UpstreamTimeout           504 timeout
+├── UpstreamCredentials       502 upstream_credentials_exhausted
+├── UpstreamUnreachable       502 model_error: no connection, or it broke before an answer
+├── UpstreamBroken            502 model_error: 5xx, invalid JSON, 200 with an error inside
+└── StreamInterrupted         502 model_error: it ended without the upstream's terminal event
 """
 
 from typing import Any

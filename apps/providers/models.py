@@ -49,9 +49,7 @@ def validate_params(value: Any) -> None:
 
 
 def _seconds(default: float, most: float, **options: Any) -> Any:
-    return models.FloatField(
-        default=default, validators=[MinValueValidator(0.1), MaxValueValidator(most)], **options
-    )
+    return models.FloatField(default=default, validators=[MinValueValidator(0.1), MaxValueValidator(most)], **options)
 
 
 class Provider(models.Model):

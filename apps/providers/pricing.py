@@ -29,7 +29,9 @@ class Price:
     def cost(self, usage: Usage) -> int:
         """Nano-USD of a usage, rounded."""
         fresh = max(0, usage.input_tokens - usage.cached_tokens)
-        total = fresh * self.input_nusd + usage.cached_tokens * self.cached_nusd + usage.output_tokens * self.output_nusd
+        total = (
+            fresh * self.input_nusd + usage.cached_tokens * self.cached_nusd + usage.output_tokens * self.output_nusd
+        )
         return round(total)
 
 

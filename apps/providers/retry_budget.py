@@ -9,7 +9,7 @@ LEAST = 3  # retries in flight that are always allowed
 
 
 class RetryBudget:
-    """Of one upstream in this process. A try at the next upstream is no retry: it adds nothing to the one that fails."""
+    """Of one upstream in this process. A try at the next upstream is no retry: the failing one gets no more by it."""
 
     def __init__(self) -> None:
         self._calls: deque[list[float]] = deque()  # [second, calls in it]

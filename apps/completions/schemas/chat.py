@@ -18,7 +18,7 @@ def no_nul(value: str) -> str:
 
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("a boolean is not a number")
+        raise ValueError("a boolean is not a number")  # noqa: TRY004 (Pydantic reports ValueError)
     return value
 
 
@@ -70,9 +70,7 @@ class FilePart(Part):
     file: JsonObject
 
 
-ContentPart = Annotated[
-    TextPart | RefusalPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")
-]
+ContentPart = Annotated[TextPart | RefusalPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")]
 Parts = Annotated[list[ContentPart], Field(min_length=1, max_length=1000, fail_fast=True)]
 
 

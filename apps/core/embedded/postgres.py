@@ -46,7 +46,7 @@ def refuse_other_major(data: Path, ours: str) -> None:
         theirs = (data / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         return
-    major = ours.split(".")[0]
+    major = ours.split(".", maxsplit=1)[0]
     if theirs != major:
         raise UpError(
             f"the database in {data} was made by PostgreSQL {theirs}; this Redrive brings PostgreSQL {major}, which "

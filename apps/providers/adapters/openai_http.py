@@ -38,7 +38,9 @@ class OpenAIHTTP:
             raise refusal(502, answer, response.headers)
         return Answer(answer, response.status, response.headers.get("x-request-id", ""))
 
-    async def open(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float) -> "SSEStream":
+    async def open(
+        self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float
+    ) -> "SSEStream":
         """See contract.Adapter."""
         response = await _post(upstream.provider, operation, body, first_byte)
         content_type = response.headers.get("Content-Type", "")

@@ -11,9 +11,13 @@ from apps.providers import errors
 
 PASSED_ON = frozenset({400, 404, 409, 413, 422})
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
-FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "content_filtered"})
+FILTER_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "content_filtered"}
+)
 _CONTEXT_WORDS = re.compile(r"maximum context length|context (?:window|size|length)", re.I)
-_SECRETS = re.compile(r"\b(?:sk|rk|pk|key|rd|Bearer)[-_ ][A-Za-z0-9*._-]{6,}|https?://\S+|/(?:home|usr|root|var|opt|srv|app)/\S+")
+_SECRETS = re.compile(
+    r"\b(?:sk|rk|pk|key|rd|Bearer)[-_ ][A-Za-z0-9*._-]{6,}|https?://\S+|/(?:home|usr|root|var|opt|srv|app)/\S+"
+)
 _NUMBERS = re.compile(r"\b\d{3,7}\b")
 
 

@@ -23,7 +23,9 @@ class Command(BaseCommand):
         parser.add_argument("name", help="who or what will use the key")
         parser.add_argument("--project", default="default", help="the project that owns its work (made if absent)")
         parser.add_argument("--rpm", type=int, help=f"requests a minute (default {keys.DEFAULT_REQUESTS_PER_MINUTE})")
-        parser.add_argument("--strict", action="store_true", help=f"{keys.STRICT_REQUESTS_PER_MINUTE} requests a minute")
+        parser.add_argument(
+            "--strict", action="store_true", help=f"{keys.STRICT_REQUESTS_PER_MINUTE} requests a minute"
+        )
         parser.add_argument("--tpm", type=int, help="tokens a minute")
         parser.add_argument("--concurrency", type=int, help="requests at the same time")
         parser.add_argument("--budget", help="US dollars a calendar month (UTC)")

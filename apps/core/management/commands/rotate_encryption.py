@@ -5,6 +5,7 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, transaction
+from psycopg import sql
 
 from apps.core import crypto
 
@@ -27,12 +28,13 @@ class Command(BaseCommand):
 @transaction.atomic
 def rotate_column(table: str, key: str, column: str) -> int:
     """Rotate one column; how many values it held. Raises CommandError where a value cannot be opened."""
+    names = [sql.Identifier(name) for name in (key, column, table)]
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} <> '' FOR UPDATE")
+        cursor.execute(sql.SQL("SELECT {0}, {1} FROM {2} WHERE {1} <> '' FOR UPDATE").format(*names))
         rows = cursor.fetchall()
         try:
             rotated = [(crypto.rotate(token), pk) for pk, token in rows]
         except crypto.UndecipherableError as error:
             raise CommandError(f"{table}.{column}: {error}") from None
-        cursor.executemany(f"UPDATE {table} SET {column} = %s WHERE {key} = %s", rotated)
+        cursor.executemany(sql.SQL("UPDATE {2} SET {1} = %s WHERE {0} = %s").format(*names), rotated)
     return len(rows)

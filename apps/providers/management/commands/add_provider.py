@@ -20,12 +20,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="lower-case letters, digits and . _ -")
         parser.add_argument("--base-url", required=True, help="as in the SDK: ends in /v1")
-        parser.add_argument("--api-key-env", metavar="VAR", help="environment variable that holds the provider's API key")
+        parser.add_argument(
+            "--api-key-env", metavar="VAR", help="environment variable that holds the provider's API key"
+        )
         parser.add_argument(
             "--models", default="", help="models to route, comma separated; `public=upstream` gives another public name"
         )
         parser.add_argument(
-            "--keep-routes", action="store_true", help="if the provider exists already, update it and leave routes alone"
+            "--keep-routes",
+            action="store_true",
+            help="if the provider exists already, update it and leave routes alone",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
