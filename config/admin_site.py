@@ -1,14 +1,45 @@
 """The operators' admin: unfold's look, the operator home as its first page."""
 
-from django.contrib.admin.apps import AdminConfig
+from typing import Any
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.views.decorators.cache import never_cache
 from unfold.sites import UnfoldAdminSite
 
+from apps.access import audit
+from config import operations
 
-class RedriveAdminSite(UnfoldAdminSite):
+
+class RedriveAdminSite(UnfoldAdminSite):  # type: ignore[misc]
+    """Adds the operator home, and an audit entry where a person changes the own password."""
+
     site_title = site_header = "Redrive"
     index_title = "Operations"
+    index_template = "admin/home.html"
     enable_nav_sidebar = True
 
+    def extra_urls(self) -> list[Any]:
+        """The part of the home that refreshes itself."""
+        return [path("operations/", never_cache(self.operations), name="operations")]
 
-class RedriveAdminConfig(AdminConfig):
-    default_site = "config.admin_site.RedriveAdminSite"
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """The operator home."""
+        found: TemplateResponse = super().index(request, {**operations.context(request), **(extra_context or {})})
+        return found
+
+    def operations(self, request: HttpRequest) -> HttpResponse:
+        """The home's inner part alone. Whoever is no longer logged in is sent to the login by htmx."""
+        if not self.has_permission(request):
+            return HttpResponse(status=403, headers={"HX-Redirect": reverse("admin:login")})
+        return TemplateResponse(request, "admin/operations.html", operations.context(request))
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Django's page, audited."""
+        with transaction.atomic():
+            response: HttpResponse = super().password_change(request, extra_context)
+            if request.method == "POST" and response.status_code == 302:
+                audit.record("change_own_password", request.user, actor=request.user)  # type: ignore[arg-type]
+        return response

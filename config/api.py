@@ -51,7 +51,15 @@ class JSONParser(Parser):
         return body
 
 
-api = NinjaAPI(
+class RedriveAPI(NinjaAPI):
+    """Ninja without the response that it makes for each request in case a view wants to set headers on it."""
+
+    def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
+        return _UNUSED
+
+
+_UNUSED = HttpResponse()
+api = RedriveAPI(
     title="Redrive",
     version="1",
     description=DESCRIPTION,

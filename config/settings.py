@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from apps.core.conf import load
+from config.admin_theme import unfold_theme
 from config.logging import configure_logging
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -26,9 +27,11 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
-    "config.admin_site.RedriveAdminConfig",
+    "config.admin_config.RedriveAdminConfig",
     "ninja",
     "rest_framework",
+    "django_filters",
+    "drf_spectacular",
     "axes",
     "django_structlog",
     "apps.core",
@@ -40,6 +43,7 @@ INSTALLED_APPS = [
 # The operators' side only: /v1 is served by apps/core/lean_asgi.py without Django's middleware.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "config.csp.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -102,11 +106,13 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_CALLABLE = "config.error_views.locked_out"
 AXES_IPWARE_PROXY_COUNT = REDRIVE.trusted_proxies or None
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = REDRIVE.secure_cookies
@@ -116,6 +122,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if REDRIVE.trusted
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "config.error_views.csrf_failure"
 
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
@@ -123,9 +130,29 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "config" / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
+
+UNFOLD = unfold_theme()
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["config.drf.ModelPermissions"],
+    "DEFAULT_PAGINATION_CLASS": "config.drf.NewestFirst",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "config.drf.answer",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "PAGE_SIZE": 50,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Redrive operators' API",
+    "DESCRIPTION": "What the admin shows, for scripts: log in at /admin/ and send the session cookie.",
+    "VERSION": "1",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAdminUser"],
+    "SERVE_INCLUDE_SCHEMA": False,
+}
 
 LOGGING_CONFIG = None
 configure_logging(level=REDRIVE.log_level, format=REDRIVE.log_format)

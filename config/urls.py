@@ -1,11 +1,24 @@
-"""All addresses: the client API, health and metrics (lean side), the admin (Django's side)."""
+"""All addresses: the client API, health and metrics (lean side), the admin and the operators' API (Django's side)."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.routers import DefaultRouter
 
+from apps.completions.operator_api import LedgerViewSet
+from apps.providers.operator_api import BreakerViewSet
 from config.api import api
 from config.health_views import livez, metrics, readyz
 from config.root_views import home
+
+handler400 = "config.error_views.handler400"
+handler403 = "config.error_views.handler403"
+handler404 = "config.error_views.handler404"
+handler500 = "config.error_views.handler500"
+
+operators = DefaultRouter()
+operators.register("ledger", LedgerViewSet, basename="ledger")
+operators.register("breakers", BreakerViewSet, basename="breakers")
 
 urlpatterns = [
     path("v1/", api.urls),
@@ -13,5 +26,7 @@ urlpatterns = [
     path("readyz", readyz),
     path("metrics", metrics),
     path("admin/", admin.site.urls),
+    path("ops/api/schema/", SpectacularAPIView.as_view(urlconf=[path("ops/api/", include(operators.urls))])),
+    path("ops/api/", include(operators.urls)),
     path("", home),
 ]

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 LEASE = 660  # seconds until a slot and a reservation of a killed process are free: more than a call's total time
 END_USER_BUCKETS = 10_000  # buckets of end users a key, so that invented names cannot fill Redis
+MAX_CACHED = 20_000  # callers whose checks are kept made
 LEDGER_LAG = 0.2  # seconds: what was settled before is committed to the ledger after this
 
 _lua = Path(__file__).parent / "lua"
@@ -84,7 +85,7 @@ async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "") -
     Sets the reply's x-ratelimit-* headers either way.
     """
     checks = checks_for(caller, end_user)
-    admission = Admission(checks, tokens, nusd, lease=ids.new_uuid().hex)
+    admission = Admission(checks, tokens, nusd, lease=ids.new_hex())
     if not checks:
         return admission
     try:
@@ -115,6 +116,20 @@ async def look(caller: Caller) -> None:
 
 def checks_for(caller: Caller, end_user: str) -> list[_Check]:
     """The checks that apply to a request, keys in one hash slot of a Redis cluster."""
+    if end_user:
+        return _make_checks(caller, end_user)
+    made = _checks.get(caller.key_id)
+    if made is None or made[0] is not caller:
+        if len(_checks) >= MAX_CACHED:
+            _checks.clear()
+        made = _checks[caller.key_id] = (caller, _make_checks(caller, ""))
+    return made[1]
+
+
+_checks: dict[UUID, tuple[Caller, list[_Check]]] = {}
+
+
+def _make_checks(caller: Caller, end_user: str) -> list[_Check]:
     checks: list[_Check] = []
     for scope, scope_id, limits in (
         ("key", caller.key_id, caller.key_limits),
@@ -154,7 +169,7 @@ async def _ask(admission: Admission) -> list[Any]:
 
 
 async def _load_budget(check: _Check) -> None:
-    token = ids.new_uuid().hex
+    token = ids.new_hex()
     if not await pipe().run(_LOAD_BUDGET, [check.key], ["begin", token, "", 0]):
         await asyncio.sleep(0.05)
         return

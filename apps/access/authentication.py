@@ -13,7 +13,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Q
 
 from apps.access import keys
@@ -78,7 +77,7 @@ async def authenticate(secret: str | None, *, address: str) -> Caller:
     ServiceUnavailable (an unknown key while Postgres is away)."""
     digest = keys.digest(secret) if secret else ""
     known = _known.get(digest)
-    if known is not None and known.generation == _generation and config_version.age() < settings.REDRIVE.stale_config:
+    if known is not None and known.generation == _generation and not config_version.is_stale():
         caller: Caller | None = known.caller
     else:
         _refuse_guessing(address, known)
@@ -94,7 +93,7 @@ async def _look_up(digest: str, known: _Known | None) -> Caller | None:
     try:
         caller = await in_db(find, digest)
     except LOST_CONNECTION:
-        if known is not None and config_version.age() < settings.REDRIVE.stale_config:
+        if known is not None and not config_version.is_stale():
             return known.caller
         raise
     if caller is None:

@@ -108,7 +108,6 @@ class Purpose:
             elapsed_ms=round(context.elapsed_ms()),
         )
         batch().append(entry)
-        _count(entry)
         return cost
 
     def store(self, request: Any, response: Any) -> None:
@@ -134,21 +133,27 @@ class Purpose:
 @functools.cache
 def batch() -> "Batch[Entry | Body, None]":
     """The process's writer of the ledger."""
-    return Batch(write, name="ledger", linger=LINGER, backlog=settings.REDRIVE.ledger_backlog)
+    made: Batch[Entry | Body, None] = Batch(
+        write, name="ledger", linger=LINGER, backlog=settings.REDRIVE.ledger_backlog
+    )
+    metrics.LEDGER_WAITING.set_function(lambda: len(made))
+    return made
 
 
 def refuse_if_full() -> None:
     """Raise ServiceUnavailable while as many rows wait for Postgres as may."""
-    metrics.LEDGER_WAITING.set(len(batch()))
     if batch().is_full():
         raise errors.ServiceUnavailable("The ledger cannot be written right now.", retry_after=5)
 
 
-@transaction.atomic
 def write(items: "list[Entry | Body]") -> Sequence[None]:
     """COPY the rows into their tables in one transaction."""
-    _copy(LedgerEntry._meta.db_table, Entry._fields, [item for item in items if isinstance(item, Entry)])
-    _copy(StoredBody._meta.db_table, Body._fields, [item for item in items if isinstance(item, Body)])
+    entries = [item for item in items if isinstance(item, Entry)]
+    with transaction.atomic():
+        _copy(LedgerEntry._meta.db_table, Entry._fields, entries)
+        _copy(StoredBody._meta.db_table, Body._fields, [item for item in items if isinstance(item, Body)])
+    for entry in entries:
+        _count(entry)
     return [None] * len(items)
 
 
@@ -179,16 +184,16 @@ def _copy(table: str, columns: tuple[str, ...], rows: list[Any]) -> None:
 
 
 def _count(entry: Entry) -> None:
-    provider = entry.provider
-    metrics.TOKENS.labels(provider, "input").inc(entry.input_tokens)
-    metrics.TOKENS.labels(provider, "output").inc(entry.output_tokens)
-    metrics.SPEND.labels(provider).inc(entry.cost_nusd / 1e9)
+    meters = metrics.of_provider(entry.provider)
+    meters.input_tokens.inc(entry.input_tokens)
+    meters.output_tokens.inc(entry.output_tokens)
+    meters.spend.inc(entry.cost_nusd / 1e9)
     if entry.outcome == LedgerEntry.Outcome.SUCCEEDED:
-        metrics.UPSTREAM_REQUESTS.labels(provider, "succeeded").inc()
-        metrics.UPSTREAM_SECONDS.labels(provider).observe(entry.latency_ms / 1000)
+        meters.succeeded.inc()
+        meters.seconds.observe(entry.latency_ms / 1000)
         if entry.ttft_ms is not None:
-            metrics.FIRST_TOKEN_SECONDS.labels(provider).observe(entry.ttft_ms / 1000)
+            meters.first_token_seconds.observe(entry.ttft_ms / 1000)
 
 
 def _printable(text: str, most: int) -> str:
-    return "".join(char for char in text if char.isprintable())[:most]
+    return text[:most] if text.isprintable() else "".join(char for char in text if char.isprintable())[:most]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from django.conf import settings
 from django.db import connection
 
 from apps.core.database import LOST_CONNECTION, in_db
@@ -18,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 _listeners: list[Callable[[], None]] = []
 _seen: int | None = None
-_checked = 0.0
+_checked = _stale_at = float("-inf")  # monotonic seconds
 
 
 def on_change(forget: Callable[[], None]) -> None:
@@ -34,11 +35,17 @@ def read() -> int:
     return int(row[0]) if row else 0
 
 
-async def check() -> bool:
-    """Look once; True if something had changed (the listeners have been told). Raises where Postgres is away."""
-    global _seen, _checked
+async def check(*, if_older_than: float = 0.0) -> bool:
+    """Look once, unless the last look is younger; True if something had changed (the listeners have been told).
+
+    Raises where Postgres is away.
+    """
+    global _seen, _checked, _stale_at
+    if age() < if_older_than:
+        return False
     version = await in_db(read)
     changed, _seen, _checked = version != _seen, version, time.monotonic()
+    _stale_at = _checked + settings.REDRIVE.stale_config
     if changed:
         for forget in _listeners:
             forget()
@@ -46,8 +53,13 @@ async def check() -> bool:
 
 
 def age() -> float:
-    """Seconds since the version was last read with success: how stale a cached row may be."""
+    """Seconds since the version was last read with success."""
     return time.monotonic() - _checked
+
+
+def is_stale() -> bool:
+    """Whether cached rows are too old to be served: the version was not read for REDRIVE_STALE_CONFIG seconds."""
+    return time.monotonic() > _stale_at
 
 
 async def watch(every: float) -> None:

@@ -4,6 +4,7 @@ Verbs that touch Postgres are synchronous and hold their own `transaction.atomic
 """
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
@@ -77,7 +78,7 @@ class Batch(Generic[T, R]):
         self._max_items = max_items
         self._backlog = backlog
         self._poisoned = poisoned
-        self._waiting: deque[tuple[T, asyncio.Future[R], asyncio.AbstractEventLoop]] = deque()
+        self._waiting: deque[tuple[T, asyncio.Future[R] | None]] = deque()
         self._wake = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
@@ -92,18 +93,14 @@ class Batch(Generic[T, R]):
         """Whether as many items wait as may."""
         return len(self._waiting) >= self._backlog
 
-    def append(self, item: T) -> "asyncio.Future[R]":
+    def append(self, item: T) -> None:
+        """Queue an item that nobody waits for. Any thread may call it."""
+        self._put(item, None)
+
+    def submit(self, item: T) -> "asyncio.Future[R]":
         """Queue an item from a running loop. The future holds its result once it is committed."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
-        # A caller that does not wait for its result must not be warned that nobody read its error.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._idle.clear()
-        self._waiting.append((item, future, loop))
-        if not self._wake.is_set():
-            self._wake.set()
-        if self._thread is None:
-            self._start()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._put(item, future)
         return future
 
     def flush(self, timeout: float) -> bool:
@@ -115,6 +112,14 @@ class Batch(Generic[T, R]):
         finally:
             self._closing = False
 
+    def _put(self, item: T, future: "asyncio.Future[R] | None") -> None:
+        self._idle.clear()
+        self._waiting.append((item, future))
+        if not self._wake.is_set():
+            self._wake.set()
+        if self._thread is None:
+            self._start()
+
     def _start(self) -> None:
         with self._start_lock:
             if self._thread is None:
@@ -124,19 +129,19 @@ class Batch(Generic[T, R]):
     def _run(self) -> None:
         while True:
             self._wake.wait()
-            if self._linger and not self._closing:
+            if self._linger and not self._closing and len(self._waiting) < self._max_items:
                 time.sleep(self._linger)
             self._wake.clear()
-            while self._waiting:
-                size = min(len(self._waiting), self._max_items)
-                # The items stay in the queue until they are written, so that the backlog counts them.
-                taken = [self._waiting[index] for index in range(size)]
-                results = self._write_or_wait([item for item, _, _ in taken])
-                for _ in taken:
-                    self._waiting.popleft()
-                self._answer(taken, results)
-            self._idle.set()
-            if self._waiting:  # appended between the loop's last look and the line above
+            size = min(len(self._waiting), self._max_items)
+            # The items stay in the queue until they are written, so that the backlog counts them.
+            taken = [self._waiting[index] for index in range(size)]
+            results = self._write_or_wait([item for item, _ in taken]) if taken else []
+            for _ in taken:
+                self._waiting.popleft()
+            _answer(taken, results)
+            if not self._waiting:
+                self._idle.set()
+            if self._waiting:  # also what was appended between the line above and this one
                 self._idle.clear()
                 self._wake.set()
 
@@ -164,15 +169,16 @@ class Batch(Generic[T, R]):
                 self._poisoned(items[0], error)
             return [error]
 
-    def _answer(self, taken: list[Any], results: list[R | Exception]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | Exception]]] = {}
-        for (_, future, loop), result in zip(taken, results, strict=True):
-            by_loop.setdefault(loop, []).append((future, result))
-        for loop, answers in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_resolve, answers)
-            except RuntimeError:  # the loop has closed; nobody waits
-                continue
+
+def _answer(taken: "list[tuple[T, asyncio.Future[R] | None]]", results: "list[R | Exception]") -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | Exception]]] = {}
+    for (_, future), result in zip(taken, results, strict=True):
+        if future is not None:
+            by_loop.setdefault(future.get_loop(), []).append((future, result))
+    for loop, answers in by_loop.items():
+        # A closed loop has nobody who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, answers)
 
 
 def _resolve(answers: "list[tuple[asyncio.Future[R], R | Exception]]") -> None:

@@ -43,6 +43,7 @@ class RedriveError(Exception):
     code: ClassVar[str] = "internal_error"
     status: int = 500
     retryable: bool = False
+    upstream_status: int | None = None  # HTTP status of the upstream's answer behind this error, for the ledger
     default_message: ClassVar[str] = "Something went wrong on our side."
 
     def __init__(

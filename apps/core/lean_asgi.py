@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import set_script_prefix
+from django.urls import ResolverMatch, set_script_prefix
 
 from apps.core import error_payload, errors, json_codec, request_context
 from apps.core.request_context import Receive, Scope, Send
@@ -36,10 +36,21 @@ class LeanASGIHandler(ASGIHandler):
         super().__init__()
         self.max_body = max_body
         self.before_reply = before_reply
+        self._matches: dict[str, ResolverMatch] = {}
 
     def load_middleware(self, is_async: bool = False) -> None:
         self._view_middleware = self._template_response_middleware = self._exception_middleware = []  # type: ignore[var-annotated]
         self._middleware_chain = getattr(self, "_get_response_async")  # noqa: B009 (not in the stubs)
+
+    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
+        """Django's resolver, asked once for each address without parts that vary."""
+        match = self._matches.get(request.path_info)
+        if match is None:
+            match = super().resolve_request(request)
+            if not match.kwargs and not match.args:
+                self._matches[request.path_info] = match
+        request.resolver_match = match
+        return match
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         try:

@@ -149,13 +149,17 @@ class ScriptPipe:
             self._connection = connection
             return connection
 
-    def _watch(self) -> None:
+    def _watch(self, last_look: bool = False) -> None:
         """Fail everything once the oldest waiting command is over its time: one timer instead of one a call."""
         connection = self._connection
         if connection is None or not connection.pending or self._loop is None:
             self._watching = False
             return
         if self._loop.time() - connection.pending[0][1] > self._timeout:
+            if not last_look:
+                # A loop that was busy itself runs its timers before it reads: the answer may lie in the socket.
+                self._loop.call_later(self._timeout / 10, self._watch, True)
+                return
             self._mark_away("no answer in time")
             self._connection = None
             self._watching = False

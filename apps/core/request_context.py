@@ -25,9 +25,10 @@ class RequestContext:
 
     request_id: str
     address: str = ""
+    status: int = 499  # of the reply; 499 while none has begun, and for clients that left before
     started: float = field(default_factory=time.monotonic)
     upstream_seconds: float = 0.0
-    reply_headers: dict[str, str] = field(default_factory=dict)
+    reply_headers: dict[str, str] = field(default_factory=dict)  # names in lower case
     log_fields: dict[str, Any] = field(default_factory=dict)
     caller: Any = None  # access.authentication.Caller once the key is known
 
@@ -55,11 +56,17 @@ def enter(context: RequestContext) -> None:
 
 
 class RequestContextMiddleware:
-    """ASGI: opens a RequestContext, and adds its headers when the reply starts."""
+    """ASGI: opens a RequestContext, adds its headers when the reply starts, and tells `on_end` about it.
 
-    def __init__(self, app: ASGIApp, *, trusted_proxies: int = 0) -> None:
+    on_end: called with the scope and the context when the reply has ended or the client has left.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, trusted_proxies: int = 0, on_end: Callable[[Scope, RequestContext], None] | None = None
+    ) -> None:
         self.app = app
         self.trusted_proxies = trusted_proxies
+        self.on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         proposed = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), None)
@@ -68,19 +75,21 @@ class RequestContextMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                context.status = message["status"]
                 overhead = context.elapsed_ms() - context.upstream_seconds * 1000
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", context.request_id.encode()),
                     (b"redrive-overhead-ms", b"%.2f" % max(0.0, overhead)),
-                    *(
-                        (name.lower().encode(), value.encode("latin-1"))
-                        for name, value in context.reply_headers.items()
-                    ),
+                    *((name.encode(), value.encode("latin-1")) for name, value in context.reply_headers.items()),
                 ]
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        finally:
+            if self.on_end is not None:
+                self.on_end(scope, context)
 
     def _address(self, scope: Scope) -> str:
         """The client's address; behind trusted proxies the one that the outermost of them saw."""

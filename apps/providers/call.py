@@ -5,6 +5,7 @@ first content only. Every upstream request is told to `record`, in the order the
 """
 
 import asyncio
+import functools
 import random
 import time
 from collections import defaultdict
@@ -17,7 +18,16 @@ import structlog
 from apps.core import errors, request_context
 from apps.core.metrics import UPSTREAM_IN_FLIGHT, UPSTREAM_REQUESTS
 from apps.providers import adapters, circuit_breaker, routing
-from apps.providers.contract import Answer, Attempt, Json, Operation, RouteConfig, UpstreamConfig, UpstreamStream
+from apps.providers.contract import (
+    Answer,
+    Attempt,
+    Json,
+    Operation,
+    ProviderConfig,
+    RouteConfig,
+    UpstreamConfig,
+    UpstreamStream,
+)
 from apps.providers.errors import (
     StreamInterrupted,
     UpstreamBroken,
@@ -62,13 +72,14 @@ class Call:
     async def answer(self) -> tuple[Attempt, Answer]:
         """The whole answer of the first upstream that gives one. Raises UpstreamError or ServiceUnavailable."""
 
-        async def send(attempt: Attempt, upstream: UpstreamConfig, first_byte: float) -> Answer:
+        async def send(attempt: Attempt, upstream: UpstreamConfig, within: float) -> Answer:
             adapter = adapters.for_kind(upstream.provider.kind)
-            answer = await adapter.send(upstream, self.operation, self.body(upstream), first_byte=first_byte)
+            answer = await adapter.send(upstream, self.operation, self.body(upstream), within=within)
             attempt.status, attempt.upstream_request_id = answer.status, answer.upstream_request_id
             return answer
 
-        attempt, answer, lease = await self._first_success(send)
+        # A whole answer begins when it is complete, which takes minutes for some models: the total time bounds it.
+        attempt, answer, lease = await self._first_success(send, lambda provider: provider.total_timeout)
         lease.end()
         await circuit_breaker.succeeded(attempt.upstream)
         return attempt, answer
@@ -93,13 +104,15 @@ class Call:
                 raise
             return opened
 
-        _, opened, lease = await self._first_success(begin)
+        _, opened, lease = await self._first_success(begin, lambda provider: provider.first_token_timeout)
         opened.lease = lease
         opened.deadline = self.deadline
         return opened
 
     async def _first_success(
-        self, send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]]
+        self,
+        send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]],
+        first_token: Callable[[ProviderConfig], float],
     ) -> "tuple[Attempt, T, _Lease]":
         candidates = routing.in_order(self.route)
         if not candidates:
@@ -121,7 +134,7 @@ class Call:
             self.attempts += 1
             is_last = self.attempts == self.tries or len(candidates) == len(failed_at) + 1 or again
             try:
-                return await self._try(send, choice, self._first_byte(choice, is_last))
+                return await self._try(send, choice, self._first_byte(choice, is_last, first_token))
             except errors.RedriveError as error:
                 last = error
                 failed_at.append(choice)
@@ -170,8 +183,7 @@ class Call:
         attempt.latency = time.monotonic() - began
         attempt.error_code = error.code
         attempt.reached = isinstance(error, UpstreamTimeout | StreamInterrupted)
-        if attempt.status is None and not isinstance(error, UpstreamUnreachable | UpstreamTimeout):
-            attempt.status = error.status
+        attempt.status = error.upstream_status or attempt.status
         UPSTREAM_REQUESTS.labels(attempt.upstream.provider.name, error.code).inc()
         log.info("upstream_failed", attempt=attempt.number, code=error.code, kind=type(error).__name__)
         self.record(attempt)
@@ -187,8 +199,10 @@ class Call:
         await asyncio.sleep(wait)
         return True
 
-    def _first_byte(self, upstream: UpstreamConfig, is_last: bool) -> float:
-        seconds = upstream.provider.first_token_timeout
+    def _first_byte(
+        self, upstream: UpstreamConfig, is_last: bool, first_token: Callable[[ProviderConfig], float]
+    ) -> float:
+        seconds = first_token(upstream.provider)
         if self.route.fallback_after is not None and not is_last:
             seconds = min(seconds, self.route.fallback_after)
         return max(0.001, min(seconds, self.deadline - time.monotonic()))
@@ -254,15 +268,15 @@ class _Lease:
     __slots__ = ("_name",)
 
     def __init__(self, upstream: UpstreamConfig) -> None:
-        self._name: str | None = upstream.provider.name
+        self._name = upstream.provider.name
+        if self._name not in _in_flight:
+            UPSTREAM_IN_FLIGHT.labels(self._name).set_function(functools.partial(_in_flight.__getitem__, self._name))
         _in_flight[self._name] += 1
-        UPSTREAM_IN_FLIGHT.labels(self._name).inc()
 
     def end(self) -> None:
-        if self._name is not None:
+        if self._name:
             _in_flight[self._name] -= 1
-            UPSTREAM_IN_FLIGHT.labels(self._name).dec()
-            self._name = None
+            self._name = ""
 
 
 async def _choose(

@@ -5,6 +5,7 @@ process trusts what it knows of a closed breaker for a second, so that the hot p
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ async def block(upstream: UpstreamConfig) -> None:
 def look(upstream: UpstreamConfig) -> State:
     """The shared state, for people. Blocking; raises redis.RedisError."""
     return _by_client(upstream, "look")
+
+
+def look_all(upstreams: Sequence[UpstreamConfig]) -> list[State]:
+    """As `look`, in one round trip."""
+    with redis.client() as client:
+        pipe: Any = client.pipeline(transaction=False)
+        for upstream in upstreams:
+            pipe.eval(_SCRIPT.source.decode(), 2, *_keys(upstream), *map(str, _args(upstream, "look")))
+        return [_read(answer) for answer in pipe.execute()]
 
 
 def reset(upstream: UpstreamConfig) -> State:

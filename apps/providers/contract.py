@@ -110,8 +110,8 @@ class UpstreamStream(Protocol):
 class Adapter(Protocol):
     """Speaks one provider's protocol. Every failure is an UpstreamError of providers/errors.py."""
 
-    async def send(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float) -> Answer:
-        """One whole request. first_byte: seconds until the answer must begin."""
+    async def send(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, within: float) -> Answer:
+        """One whole request. within: seconds until the answer must be complete."""
         ...
 
     async def open(

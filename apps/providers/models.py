@@ -73,9 +73,13 @@ class Provider(models.Model):
     )
     enabled = models.BooleanField(default=True)
     connect_timeout = _seconds(5, 60, help_text="Seconds to connect.")
-    first_token_timeout = _seconds(60, 600, help_text="Seconds until the first byte of an answer.")
+    first_token_timeout = _seconds(60, 600, help_text="Seconds until the first content of a stream.")
     idle_timeout = _seconds(60, 600, help_text="Seconds between two pieces of a stream.")
-    total_timeout = _seconds(600, 600, help_text="Seconds for a whole call, retries included.")
+    total_timeout = _seconds(
+        600,
+        600,
+        help_text="Seconds for a whole call, retries included; the only limit on answers that are not streamed.",
+    )
     max_concurrency = models.PositiveIntegerField(
         default=1000, validators=[MinValueValidator(1)], help_text="Calls at the same time, for each gateway process."
     )

@@ -13,22 +13,22 @@ from apps.providers.models import ModelRoute, Provider
 
 log = structlog.get_logger(__name__)
 
-_routes: dict[str, RouteConfig] | None = None
-_stale = True
+_routes: dict[str, RouteConfig] = {}
+_generation = 0  # grows with every change of the configuration
+_loaded: int | None = None  # the generation that _routes shows
 _lock: asyncio.Lock | None = None
 
 
 def forget() -> None:
     """Load the snapshot again at its next use; while Postgres is away the old one stands."""
-    global _stale
-    _stale = True
+    global _generation
+    _generation += 1
 
 
 async def routes() -> dict[str, RouteConfig]:
     """All enabled routes by public name."""
-    if _stale or _routes is None:
+    if _loaded != _generation:
         await _load()
-    assert _routes is not None
     return _routes
 
 
@@ -39,12 +39,12 @@ async def find(public_name: str) -> RouteConfig:
     moment ago works at once.
     """
     route = (await routes()).get(public_name)
-    if route is None and config_version.age() > 0.05:
+    if route is None:
         try:
-            if await config_version.check():
-                route = (await routes()).get(public_name)
+            await config_version.check(if_older_than=0.05)
         except LOST_CONNECTION:
             raise errors.ServiceUnavailable() from None
+        route = (await routes()).get(public_name)
     if route is None:
         raise errors.ModelNotFound(f"The model `{public_name}` does not exist or is not enabled.", param="model")
     return route
@@ -52,23 +52,26 @@ async def find(public_name: str) -> RouteConfig:
 
 def in_order(route: RouteConfig) -> list[UpstreamConfig]:
     """The route's upstreams: by position, and by chance according to their weight among equals."""
+    if len(route.upstreams) < 2:
+        return [*route.upstreams]
     # Weighted sampling without replacement by exponential keys (Efraimidis & Spirakis, 2006).
     return sorted(route.upstreams, key=lambda upstream: (upstream.position, random.expovariate(upstream.weight)))
 
 
 async def _load() -> None:
-    global _routes, _stale, _lock
+    global _routes, _loaded, _lock
     _lock = _lock or asyncio.Lock()
     async with _lock:
-        if not _stale and _routes is not None:
+        if _loaded == _generation:
             return
-        _stale = False  # a change that comes while we read makes it stale again
+        generation = _generation
         try:
             _routes = await in_db(load)
         except LOST_CONNECTION:
-            _stale = True
-            if _routes is None:
+            if _loaded is None:
                 raise
+            return
+        _loaded = generation
 
 
 def load() -> dict[str, RouteConfig]:

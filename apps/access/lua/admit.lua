@@ -18,6 +18,7 @@ local MINUTE = 60000000
 local look = lease == ''
 local out = {'ok', 0, 0}
 local writes = {}
+local buckets = {}                               -- where in `out`, interval, full at: before and after
 
 local function refuse(status, check, retry_us)
   if out[1] == 'ok' then
@@ -47,11 +48,11 @@ for i, key in ipairs(KEYS) do
     local after = full_at + (look and 0 or amount * interval)
     if not look and after - MINUTE > now + 1 then
       refuse(amount > limit and 'never' or 'refused', i, after - MINUTE - now)
-      after = full_at
     end
     writes[#writes + 1] = {'SET', key, string.format('%.0f', after), 'PX', 61000}
-    out[#out + 1] = math.max(0, math.floor((now + MINUTE - after) / interval + 0.000001))
-    out[#out + 1] = math.ceil((after - now) / 1000)
+    buckets[#buckets + 1] = {#out + 1, interval, full_at, after}
+    out[#out + 1] = 0
+    out[#out + 1] = 0
   elseif kind == 'c' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
     local used = redis.call('ZCARD', key)
@@ -80,6 +81,13 @@ for i, key in ipairs(KEYS) do
       out[#out + 1] = 0
     end
   end
+end
+
+for _, bucket in ipairs(buckets) do
+  local at, interval = bucket[1], bucket[2]
+  local full_at = out[1] == 'ok' and bucket[4] or bucket[3]
+  out[at] = math.max(0, math.floor((now + MINUTE - full_at) / interval + 0.000001))
+  out[at + 1] = math.ceil((full_at - now) / 1000)
 end
 
 if out[1] == 'ok' and not look then

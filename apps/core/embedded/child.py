@@ -13,6 +13,8 @@ from apps.core.embedded.lifeline import lifeline
 from apps.core.embedded.service import Launch, Run, Service, UpError
 
 PROBE_SECONDS = 0.05
+FORCE_SECONDS = 5.0
+HURRY_SECONDS = 1.0
 
 
 async def spawn(
@@ -73,7 +75,7 @@ class Child:
 
     async def until_ready(self) -> None:
         """Returns when the service answers. Raises UpError, with the end of its log, when it dies or takes too long."""
-        name, seconds = self.service.name, self.service.start_seconds
+        seconds = self.service.start_seconds
         try:
             async with asyncio.timeout(seconds):
                 while not await self.service.is_ready(self.run):
@@ -92,35 +94,35 @@ class Child:
         return code
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """Stops the process: kindly, then, after its time or once `hurry` is set, with force."""
+        """Stops the process: kindly, then, after its time or soon after `hurry` is set, with force."""
         if self.is_running:
-            for send, seconds in (
-                (self.service.stop_signal, self.service.stop_seconds),
-                (self.service.impatient_signal, 5.0),
-                (signal.SIGKILL, 5.0),
-            ):
-                with suppress(ProcessLookupError):
-                    self.process.send_signal(send)
-                if await self._ends_within(seconds, hurry if send == self.service.stop_signal else None):
-                    break
+            self._send(self.service.stop_signal)
+            if not await self._ends_within(self.service.stop_seconds, hurry):
+                for force in (self.service.impatient_signal, signal.SIGKILL):
+                    self._send(force)
+                    if await self._ends_within(FORCE_SECONDS):
+                        break
         self._bury()
+
+    def _send(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def _ends_within(self, seconds: float, hurry: asyncio.Event | None = None) -> bool:
+        ended = asyncio.create_task(self.process.wait())
+        hurried = asyncio.create_task((hurry or asyncio.Event()).wait())
+        await asyncio.wait({ended, hurried}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if hurried.done():
+            await asyncio.wait({ended}, timeout=HURRY_SECONDS)
+        hurried.cancel()
+        ended.cancel()
+        return not self.is_running
 
     def _bury(self) -> None:
         """Ends what the process left in its group. Only once: later the number may be another program's."""
         if not self._buried:
             self._buried = True
             kill_group(self.pid)
-
-    async def _ends_within(self, seconds: float, hurry: asyncio.Event | None) -> bool:
-        waits: set[asyncio.Task[Any]] = {asyncio.create_task(self.process.wait())}
-        if hurry is not None:
-            waits.add(asyncio.create_task(hurry.wait()))
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        return not self.is_running
 
     def obituary(self, what: str, *, alive: bool = False) -> str:
         """What happened to the process, with the last lines of its log."""

@@ -70,7 +70,7 @@ def serve(port: int, model_path: Path) -> None:
     params.cpuparams.n_threads = 1
     params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
-    print(f"serving {ALIAS} on {server.listening_address}", flush=True)
+    sys.stderr.write(f"serving {ALIAS} on {server.listening_address}\n")
     signal.pause()
 
 

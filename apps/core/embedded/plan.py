@@ -54,10 +54,13 @@ def make_run(options: Options, data_dir: Path, environ: Mapping[str, str] = os.e
     """The decided run. The data folder must be locked. Raises UpError, DataFolderError, PortBusy."""
     names = choose_names(options, environ)
     secrets = data_folder.load_secrets(data_dir)
-    chosen = dict(zip(sorted(names), ports.free_ports(len(names)), strict=True))
+    listening = sorted(name for name in names if SERVICES[name].listens)
+    chosen = dict(zip(listening, ports.free_ports(len(listening)), strict=True))
+    host = options.host
     if "web" in names:
         try:
-            chosen["web"] = ports.web_port(options.host, options.port)
+            host = ports.address_of(host)
+            chosen["web"] = ports.web_port(host, options.port)
         except OSError as error:
             raise UpError(f"cannot listen on --host {options.host}: {error.strerror}") from None
     database_url, redis_url = (environ.get(variable, "") for variable in OWN_URLS.values())
@@ -72,5 +75,5 @@ def make_run(options: Options, data_dir: Path, environ: Mapping[str, str] = os.e
         secrets=secrets,
         database_url=database_url,
         redis_url=redis_url,
-        host=options.host,
+        host=host,
     )

@@ -34,6 +34,12 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
+def address_of(host: str) -> str:
+    """The IP address of a host name or address, IPv4 where there is a choice. Raises OSError when there is none."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
+
+
 def web_port(host: str, wanted: int | None) -> int:
     """The port of the web server: `wanted`, or else 8000, or else any free one.
 

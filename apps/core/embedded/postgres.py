@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from apps.core.embedded.postgres_place import WHEEL, Place, find_place
 from apps.core.embedded.service import Launch, Run, Service, UpError
 
 NAME, USER, DATABASE = "postgres", "redrive", "redrive"
+UNFINISHED = ".postgres-"
 OLD_SERVER_SECONDS = 30
 PROBE_SECONDS = 10
 
@@ -73,7 +73,9 @@ async def launch(run: Run) -> Launch:
 
 async def _initialise(run: Run, place: Place) -> None:
     """Runs initdb beside the final folder and moves the result there, so that a folder that exists is complete."""
-    home = Path(tempfile.mkdtemp(prefix=".postgres-", dir=place.data.parent))
+    for left in place.data.parent.glob(f"{UNFINISHED}*"):  # of a start that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    home = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.data.parent))
     password = home / "password"
     password.touch(mode=0o600)
     password.write_text(run.secrets["postgres_password"] + "\n")
@@ -100,10 +102,10 @@ async def _initialise(run: Run, place: Place) -> None:
 
 async def _wait_for_old_server(data: Path) -> None:
     """Waits for the server of a supervisor that was killed a moment ago: it is still writing its checkpoint."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(OLD_SERVER_SECONDS):
-            while _is_served(data):
-                await asyncio.sleep(0.05)
+    for _ in range(OLD_SERVER_SECONDS * 20):
+        if not _is_served(data):
+            return
+        await asyncio.sleep(1 / 20)
 
 
 def _is_served(data: Path) -> bool:
@@ -125,8 +127,8 @@ async def is_ready(run: Run) -> bool:
     except (psycopg.OperationalError, OSError, TimeoutError) as error:
         if "password authentication failed" in str(error):
             raise UpError(
-                f"the database in {run.facts['postgres_data']} does not know the password in {run.data_dir}/secrets.json. "
-                "Restore that file, or move the database away to start afresh."
+                f"the database in {run.facts['postgres_data']} does not know the password in "
+                f"{run.data_dir}/secrets.json. Restore that file, or move the database away to start afresh."
             ) from None
         return False
     return True

@@ -41,7 +41,7 @@ def find_place(data_dir: Path, state: Path = STATE) -> Place:
     programs = installed_programs()
     if os.geteuid() != 0:
         return Place(data_dir / "postgres", programs, None)
-    data = _data_folder(data_dir, state)
+    data = data_folder_as_root(data_dir, state)
     user = _owner(data)
     if not _reaches(user, programs / "postgres"):
         programs = _copy_programs(programs, state)
@@ -97,7 +97,8 @@ def _owner(data: Path) -> User:
     return User(facts.st_uid, facts.st_gid) if facts.st_uid != 0 else nobody()
 
 
-def _data_folder(data_dir: Path, state: Path) -> Path:
+def data_folder_as_root(data_dir: Path, state: Path = STATE) -> Path:
+    """PGDATA when root starts PostgreSQL: in the data folder, or where `nobody` can reach it. Raises UpError."""
     link = data_dir / "postgres"
     away = state / hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16] / "postgres"
     if link.is_symlink():

@@ -13,14 +13,16 @@ BODY = '{"model": "%s", "messages": [{"role": "user", "content": "Say hello."}]}
 def say(text: str) -> None:
     """One line to stderr about what is going on; a terminal that has gone away is no reason to stop."""
     with suppress(OSError):
-        print(f"redrive: {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"redrive: {text}\n")
+        sys.stderr.flush()
 
 
 def show(run: Run) -> None:
     """Prints the screen to stdout; in colour when that is a terminal."""
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     with suppress(OSError):
-        print(text(run, colours=colours), flush=True)
+        sys.stdout.write(text(run, colours=colours) + "\n")
+        sys.stdout.flush()
 
 
 def text(run: Run, *, colours: bool = False) -> str:

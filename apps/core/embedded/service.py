@@ -1,13 +1,17 @@
 """The nouns of `up`: Run (what one start decided), Service (a process to keep), Step (work to do once), Launch."""
 
 import os
+import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
+PLAIN = re.compile(r"PATH|HOME|TZ|LANG|LC_\w+|LD_LIBRARY_PATH|PYTHON\w+|VIRTUAL_ENV")
+"""Environment variables that every child gets."""
 
 
 class UpError(Exception):
@@ -28,15 +32,17 @@ class Run:
     database_url: str
     redis_url: str
     host: str = "127.0.0.1"
-    """Where the web server listens."""
+    """The IP address on which the web server listens."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Found out while starting: `postgres_data` (folder), `admin_password` (valid one, or "")."""
 
     @property
     def web_host(self) -> str:
         """A host under which this machine reaches the web server, ready for a URL."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"[{host}]" if ":" in host else host
+        address = ip_address(self.host)
+        if address.is_unspecified:  # it listens everywhere, so here too
+            return "127.0.0.1" if address.version == 4 else "[::1]"
+        return f"[{address}]" if address.version == 6 else str(address)
 
     @property
     def url(self) -> str:
@@ -49,8 +55,8 @@ class Run:
         return f"http://127.0.0.1:{self.ports['model']}/v1" if "model" in self.names else ""
 
     def plain_environment(self) -> dict[str, str]:
-        """The environment without anything of Redrive's: for programs that need none of its secrets."""
-        return {name: value for name, value in os.environ.items() if not name.startswith("REDRIVE_")}
+        """Only what any program needs: for those that are not Redrive's own and need none of its secrets."""
+        return {name: value for name, value in os.environ.items() if PLAIN.fullmatch(name)}
 
     def environment(self) -> dict[str, str]:
         """The environment of Redrive's own processes. What the person set wins over what was generated."""
@@ -99,6 +105,8 @@ class Service:
     """Asked every 50 ms after the start until it says yes."""
     after: tuple[str, ...] = ()
     """Entries that must be ready before this one starts; those that are not part of the run do not count."""
+    listens: bool = True
+    """Whether it gets a TCP port of its own (`run.ports`)."""
     restarts: bool = True
     """False: without it nothing can go on, so its end stops everything."""
     start_seconds: float = 60

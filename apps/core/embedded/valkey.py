@@ -1,4 +1,4 @@
-"""Valkey as a foreground child on loopback, with a generated password. It keeps nothing on disk: no truth lives in it."""
+"""Valkey as a foreground child on loopback, with a generated password. No truth lives in it: nothing goes to disk."""
 
 import importlib.util
 import os

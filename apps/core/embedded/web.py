@@ -62,8 +62,10 @@ def serve(host: str, port: int) -> None:
 
 
 def _load(parent: int) -> Any:
-    """Runs in the worker before anything of the application: Granian's workers do not notice that it was killed."""
-    hold_on(signal.SIGKILL, parent)
+    """Runs in the worker before anything of the application."""
+    hold_on(signal.SIGKILL, parent)  # Granian's workers do not notice that Granian was killed
+    for number in (signal.SIGTERM, signal.SIGINT):  # nor, while they load, that it wants them to stop
+        signal.signal(number, signal.SIG_DFL)
     module, name = APPLICATION.split(":")
     return getattr(importlib.import_module(module), name)
 

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 
 from apps.core import json_codec
+from apps.core.errors import RedriveError
 from apps.providers import errors, http
 from apps.providers.adapters.refusals import refusal
 from apps.providers.contract import Answer, Json, Operation, ProviderConfig, UpstreamConfig
@@ -19,30 +20,33 @@ DONE = b"[DONE]"
 class OpenAIHTTP:
     """POST {base_url}/{operation} with JSON; streams are server-sent events that end with `data: [DONE]`."""
 
-    async def send(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float) -> Answer:
+    async def send(self, upstream: UpstreamConfig, operation: Operation, body: Json, *, within: float) -> Answer:
         """See contract.Adapter."""
-        response = await _post(upstream.provider, operation, body, first_byte)
         try:
-            async with asyncio.timeout(upstream.provider.idle_timeout):
-                raw = await response.read()
+            async with asyncio.timeout(within):
+                response = await _post(upstream.provider, operation, body)
+                async with response:
+                    raw = await response.read()
         except TimeoutError:
             raise errors.UpstreamTimeout() from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise errors.UpstreamUnreachable("The model's provider broke the connection.") from error
-        finally:
-            response.close() if not response.content.at_eof() else response.release()
         answer = _load(raw)
         if not isinstance(answer, dict):
-            raise errors.UpstreamBroken("The model's provider answered with something other than JSON.")
+            raise _broken("The model's provider answered with something other than JSON.", response.status)
         if answer.get("error"):
-            raise refusal(502, answer, response.headers)
+            raise _error_inside(answer, response)
         return Answer(answer, response.status, response.headers.get("x-request-id", ""))
 
     async def open(
         self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float
     ) -> "SSEStream":
         """See contract.Adapter."""
-        response = await _post(upstream.provider, operation, body, first_byte)
+        try:
+            async with asyncio.timeout(first_byte):
+                response = await _post(upstream.provider, operation, body)
+        except TimeoutError:
+            raise errors.UpstreamTimeout() from None
         content_type = response.headers.get("Content-Type", "")
         if "text/event-stream" not in content_type:
             try:
@@ -50,8 +54,8 @@ class OpenAIHTTP:
             finally:
                 response.close()
             if isinstance(answer, dict) and answer.get("error"):
-                raise refusal(502, answer, response.headers)
-            raise errors.UpstreamBroken("The model's provider answered a stream with something else.")
+                raise _error_inside(answer, response)
+            raise _broken("The model's provider answered a stream with something else.", response.status)
         return SSEStream(response, idle_timeout=upstream.provider.idle_timeout, choices=int(body.get("n") or 1))
 
 
@@ -72,7 +76,7 @@ class SSEStream:
                 return
             chunk = _well_formed(_load(data))
             if chunk.get("error"):
-                raise refusal(502, chunk, self._response.headers)
+                raise _error_inside(chunk, self._response)
             for choice in chunk.get("choices") or ():
                 if choice.get("finish_reason"):
                     self._unfinished.discard(choice.get("index") or 0)
@@ -116,22 +120,21 @@ class SSEStream:
             raise errors.StreamInterrupted() from error
 
 
-async def _post(provider: ProviderConfig, operation: str, body: Json, first_byte: float) -> aiohttp.ClientResponse:
+async def _post(provider: ProviderConfig, operation: str, body: Json) -> aiohttp.ClientResponse:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout)
     try:
-        async with asyncio.timeout(first_byte):
-            response = await http.session().post(
-                f"{provider.base_url}/{operation}",
-                data=json_codec.dumps(body),
-                headers=provider.headers,
-                timeout=timeout,
-                allow_redirects=False,
-            )
-    except TimeoutError as error:
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            raise errors.UpstreamUnreachable("The model's provider did not accept a connection in time.") from error
-        raise errors.UpstreamTimeout() from error
+        response = await http.session().post(
+            f"{provider.base_url}/{operation}",
+            data=json_codec.dumps(body),
+            headers=provider.headers,
+            timeout=timeout,
+            allow_redirects=False,
+        )
+    except aiohttp.ConnectionTimeoutError as error:
+        raise errors.UpstreamUnreachable("The model's provider did not accept a connection in time.") from error
     except (aiohttp.ClientError, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
         raise errors.UpstreamUnreachable() from error
     if response.status != 200:
         try:
@@ -140,6 +143,19 @@ async def _post(provider: ProviderConfig, operation: str, body: Json, first_byte
             response.close()
         raise refusal(response.status, answer, response.headers)
     return response
+
+
+def _error_inside(answer: Json, response: aiohttp.ClientResponse) -> RedriveError:
+    """The error of an upstream that says 200 and means something else."""
+    error = refusal(502, answer, response.headers)
+    error.upstream_status = response.status
+    return error
+
+
+def _broken(message: str, status: int) -> errors.UpstreamBroken:
+    error = errors.UpstreamBroken(message)
+    error.upstream_status = status
+    return error
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from apps.core.errors import ContentFiltered, ContextLengthExceeded, RedriveError
 from apps.providers import errors
 
+UNSAID_RETRY_AFTER = 1.0  # seconds, where an upstream that limits us does not say
 PASSED_ON = frozenset({400, 404, 409, 413, 422})
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
 FILTER_CODES = frozenset(
@@ -23,6 +24,12 @@ _NUMBERS = re.compile(r"\b\d{3,7}\b")
 
 def refusal(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
     """The error for an upstream that answered `status` with `body` (parsed JSON, or None)."""
+    error = _kind(status, body, headers)
+    error.upstream_status = status
+    return error
+
+
+def _kind(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
     inner = body.get("error") if isinstance(body, dict) else None
     inner = inner if isinstance(inner, dict) else {"message": inner} if isinstance(inner, str) else {}
     code = str(inner.get("code") or inner.get("type") or "")
@@ -42,7 +49,8 @@ def refusal(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
     if status in {401, 402, 403}:
         return errors.UpstreamCredentials()
     if status == 429:
-        return errors.UpstreamRateLimited(retry_after=retry_after(headers))
+        wait = retry_after(headers)
+        return errors.UpstreamRateLimited(retry_after=UNSAID_RETRY_AFTER if wait is None else wait)
     if status in {408, 504}:
         return errors.UpstreamTimeout()
     return errors.UpstreamBroken(retry_after=retry_after(headers) if status == 503 else None)

@@ -23,12 +23,13 @@ class Command(BaseCommand):
         '"name,public=name"}}, makes what is missing, and answers with one JSON object as the last line of stdout.'
     )
     requires_system_checks: list[str] = []
+    stealth_options = ("stdin",)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--bootstrap", action="store_true", help="read what else to make from stdin (JSON)")
 
     def handle(self, **options: Any) -> None:
-        wanted = json.load(sys.stdin) if options["bootstrap"] else {}
+        wanted = json.load(options.get("stdin") or sys.stdin) if options["bootstrap"] else {}
         try:
             connection.ensure_connection()
         except OperationalError as error:
@@ -47,7 +48,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(answer))
 
     def _bootstrap(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        password = wanted.get("admin_password")
+        password: str = wanted.get("admin_password", "")
         provider = wanted.get("local_provider")
         if password:
             _make_administrator(password)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ failed, 2 refused (port busy, running already, wrong option).
 """
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise ArgumentTypeError(f"{text} is no port: 1 to 65535")
+    return int(text)
+
+
 class Command(BaseCommand):
     help = DESCRIPTION
     requires_system_checks: list[str] = []
@@ -47,7 +53,9 @@ class Command(BaseCommand):
         return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, help="port of the web server (default: 8000, or another if it is busy)")
+        parser.add_argument(
+            "--port", type=_port, help="port of the web server (default: 8000, or another if it is busy)"
+        )
         parser.add_argument("--host", default="127.0.0.1", help="address of the web server (default: 127.0.0.1)")
         parser.add_argument("--only", default="", metavar="NAME,NAME", help="start only these processes")
         parser.add_argument("--no-model", action="store_true", help="leave the local model out")

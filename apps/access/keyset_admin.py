@@ -1,0 +1,119 @@
+"""Lists of append-only tables that stay fast with millions of rows: newest first, by (time, id), never counted."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.contrib.filters.admin import RangeDateFilter
+from unfold.views import ChangeList
+
+from apps.access.audited_admin import ReadOnlyModelAdmin
+
+OLDER, NEWER = "older", "newer"
+
+
+class KeysetChangeList(ChangeList):  # type: ignore[misc]
+    """A page is found through the index on (time, id), whichever page it is: `?older=<time>_<id>`."""
+
+    def get_filters_params(self, params: Any = None) -> Any:
+        """The filters without the page."""
+        found = super().get_filters_params(params)
+        return {name: value for name, value in found.items() if name not in {OLDER, NEWER}}
+
+    def get_ordering(self, request: HttpRequest, queryset: Any) -> list[str]:
+        """Newest first, always: any other order would have to sort the table."""
+        return [f"-{self.model_admin.keyset_field}", "-pk"]
+
+    def get_results(self, request: HttpRequest) -> None:
+        """One row more than a page is read, to know whether there is a next page."""
+        field, size = self.model_admin.keyset_field, self.list_per_page
+        older, newer = _cursor(request.GET.get(OLDER)), _cursor(request.GET.get(NEWER))
+        if newer:
+            rows = list(_beyond(self.queryset.order_by(field, "pk"), field, newer, "gt")[: size + 1])
+            self.has_newer, self.has_older = len(rows) > size, True
+            rows = rows[:size][::-1]
+        else:
+            queryset = _beyond(self.queryset, field, older, "lt") if older else self.queryset
+            rows = list(queryset[: size + 1])
+            self.has_newer, self.has_older = older is not None, len(rows) > size
+            rows = rows[:size]
+        self.result_list = rows
+        self.result_count = len(rows)
+        self.full_result_count = None
+        self.show_full_result_count = self.show_admin_actions = self.can_show_all = self.multi_page = False
+        self.paginator = self.model_admin.get_paginator(request, rows, size)
+
+    @property
+    def older_url(self) -> str:
+        """The next page's query string."""
+        return self._page_url(OLDER, -1) if self.has_older and self.result_list else ""
+
+    @property
+    def newer_url(self) -> str:
+        """The previous page's query string."""
+        return self._page_url(NEWER, 0) if self.has_newer and self.result_list else ""
+
+    @property
+    def newest_url(self) -> str:
+        """The first page's query string."""
+        return str(self.get_query_string(remove=[OLDER, NEWER]))
+
+    def _page_url(self, name: str, index: int) -> str:
+        row = self.result_list[index]
+        cursor = f"{getattr(row, self.model_admin.keyset_field).isoformat()}_{row.pk}"
+        return str(self.get_query_string({name: cursor}, remove=[OLDER, NEWER]))
+
+
+class KeysetModelAdmin(ReadOnlyModelAdmin):
+    """Read-only list of an append-only table. keyset_field: its time, indexed together with the id."""
+
+    keyset_field = "created_at"
+    list_per_page = 50
+    show_full_result_count = False
+    sortable_by = ()
+    list_filter_submit = True
+    change_list_template = "admin/keyset_change_list.html"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """The list that pages by keyset."""
+        return KeysetChangeList
+
+
+class DayRangeFilter(RangeDateFilter):  # type: ignore[misc]
+    """From the first day's beginning to the last day's end, in UTC."""
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """The rows of those days; a day that is none is left out."""
+        first, last = (self._day(f"{self.parameter_name}_{end}") for end in ("from", "to"))
+        if first is not None:
+            queryset = queryset.filter(**{f"{self.parameter_name}__gte": first})
+        if last is not None:
+            queryset = queryset.filter(**{f"{self.parameter_name}__lt": last + timedelta(days=1)})
+        return queryset
+
+    def _day(self, name: str) -> datetime | None:
+        try:
+            return timezone.make_aware(datetime.strptime(self.used_parameters.get(name, ""), "%Y-%m-%d"))
+        except (ValueError, TypeError, OverflowError):
+            return None
+
+
+def _cursor(text: str | None) -> tuple[datetime, UUID] | None:
+    if not text:
+        return None
+    time, _, row_id = text.rpartition("_")
+    try:
+        return datetime.fromisoformat(time.replace(" ", "+")), UUID(row_id)
+    except ValueError as error:
+        raise IncorrectLookupParameters(error) from error
+
+
+def _beyond(queryset: "QuerySet[Any]", field: str, cursor: tuple[datetime, UUID], way: str) -> "QuerySet[Any]":
+    time, row_id = cursor
+    # The first condition alone lets Postgres start in the index at the right place.
+    same = Q(**{f"{field}": time, f"pk__{way}": row_id})
+    return queryset.filter(**{f"{field}__{way}e": time}).filter(Q(**{f"{field}__{way}": time}) | same)

@@ -1,0 +1,187 @@
+"""The admin of the ledger and of stored texts: to read only."""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
+from unfold.decorators import action, display
+
+from apps.access import audit
+from apps.access.audited_admin import DecisionForm, posted_reason
+from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin
+from apps.completions.models import LedgerEntry, StoredBody
+from apps.providers.models import ModelRoute, Provider
+
+OUTCOMES = {"Succeeded": "success", "Failed": "danger", "Interrupted": "danger", "Cancelled": "warning"}
+
+
+class _NameFilter(DropdownFilter):  # type: ignore[misc]
+    """Rows whose column equals one of the names that exist now; not read from the ledger, which is long."""
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """The rows with that name."""
+        chosen = self.value()
+        return queryset.filter(**{self.parameter_name: chosen}) if chosen and "\0" not in chosen else queryset
+
+
+class ModelFilter(_NameFilter):
+    """By public model name."""
+
+    title = parameter_name = "model"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The routes."""
+        return [
+            (name, name) for name in ModelRoute.objects.order_by("public_name").values_list("public_name", flat=True)
+        ]
+
+
+class ProviderFilter(_NameFilter):
+    """By provider."""
+
+    title = parameter_name = "provider"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The providers."""
+        return [(name, name) for name in Provider.objects.order_by("name").values_list("name", flat=True)]
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(KeysetModelAdmin):
+    """What each upstream request used, cost and took."""
+
+    list_display = (
+        "created_at", "project_name", "key_name", "model", "upstream", "shown_outcome", "tokens", "cost", "latency",
+        "request_id",
+    )  # fmt: skip
+    list_filter = (
+        ("project", RelatedDropdownFilter),
+        ModelFilter,
+        ProviderFilter,
+        ("outcome", ChoicesDropdownFilter),
+        ("created_at", DayRangeFilter),
+    )
+    search_fields = ("request_id__exact",)
+    search_help_text = "A whole request id (x-request-id)"
+    fieldsets = (
+        (None, {"fields": ("created_at", "request_id", "project_name", "key_name", "end_user")}),
+        ("Request", {"fields": ("operation", "model", "stream", "attempt")}),
+        (
+            "Answer",
+            {
+                "fields": (
+                    "provider", "upstream_model", "upstream_request_id", "outcome", "status", "error_code",
+                    "latency_ms", "ttft_ms", "elapsed_ms",
+                )
+            },
+        ),
+        ("Cost", {"fields": ("input_tokens", "cached_tokens", "output_tokens", "cost", "estimated")}),
+    )  # fmt: skip
+    readonly_fields = ("project_name", "key_name", "cost")
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[LedgerEntry]":
+        """With names by a query of their own: a join would hide the rows of a project that was deleted."""
+        found: QuerySet[LedgerEntry] = super().get_queryset(request)
+        return found.prefetch_related("project", "api_key")
+
+    @display(description="project")
+    def project_name(self, entry: LedgerEntry) -> str:
+        """Its name, or its id if it is gone."""
+        project = entry._state.fields_cache.get("project")
+        return str(project or entry.project_id)
+
+    @display(description="API key")
+    def key_name(self, entry: LedgerEntry) -> str:
+        """Its name, or its id if it is gone."""
+        key = entry._state.fields_cache.get("api_key")
+        return str(key or entry.api_key_id)
+
+    @display(description="upstream")
+    def upstream(self, entry: LedgerEntry) -> str:
+        """Provider and model there."""
+        return f"{entry.provider}/{entry.upstream_model}"
+
+    @display(description="outcome", label=OUTCOMES)
+    def shown_outcome(self, entry: LedgerEntry) -> str:
+        """In words."""
+        return str(LedgerEntry.Outcome(entry.outcome).label)
+
+    @display(description="tokens in / out")
+    def tokens(self, entry: LedgerEntry) -> str:
+        """Input and output."""
+        return f"{entry.input_tokens:,} / {entry.output_tokens:,}"
+
+    @display(description="cost (USD)")
+    def cost(self, entry: LedgerEntry) -> str:
+        """US dollars; ~ where it is estimated."""
+        return f"{'~' if entry.estimated else ''}${entry.cost_usd:.6f}"
+
+    @display(description="latency")
+    def latency(self, entry: LedgerEntry) -> str:
+        """The whole upstream request."""
+        return f"{entry.latency_ms:,} ms"
+
+
+@admin.register(StoredBody)
+class StoredBodyAdmin(KeysetModelAdmin):
+    """Texts of requests. Each look at one is a decision that the audit keeps."""
+
+    list_display = ("created_at", "project_name", "request_id", "expires_at")
+    list_filter = (("project", RelatedDropdownFilter), ("created_at", DayRangeFilter))
+    search_fields = ("request_id__exact",)
+    search_help_text = "A whole request id (x-request-id)"
+    fields = ("request_id", "project_name", "created_at", "expires_at")
+    readonly_fields = ("project_name",)
+    actions_detail = ("reveal",)
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[StoredBody]":
+        """Without the texts."""
+        found: QuerySet[StoredBody] = super().get_queryset(request)
+        return found.defer("request", "response").prefetch_related("project")
+
+    @display(description="project")
+    def project_name(self, body: StoredBody) -> str:
+        """Its name, or its id if it is gone."""
+        project = body._state.fields_cache.get("project")
+        return str(project or body.project_id)
+
+    @action(description="Show the texts", url_path="reveal", permissions=["view"], icon="visibility")
+    def reveal(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show the texts, on POST, and say so in the audit."""
+        body = self.get_object(request, object_id)
+        if body is None:
+            raise Http404
+        if not self.has_view_permission(request, body):
+            raise PermissionDenied
+        form = DecisionForm(request.POST or None)
+        texts = None
+        if request.method == "POST" and form.is_valid():
+            with transaction.atomic():
+                audit.record("view", body, actor=request.user, reason=posted_reason(request))
+                texts = {"Request": _readable(body.request), "Answer": _readable(body.response)}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Texts of {body.request_id}",
+            "explanation": "These are the words of a person. That you looked at them is kept in the audit.",
+            "form": form,
+            "submit": "Show",
+            "texts": texts,
+            "opts": self.opts,
+            "back_url": "../change/",
+        }
+        response = TemplateResponse(request, "admin/texts.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+def _readable(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    except ValueError:
+        return text

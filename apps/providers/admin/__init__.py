@@ -1,0 +1,5 @@
+"""The admin of providers and model routes."""
+
+from apps.providers.admin import providers, routes
+
+__all__ = ["providers", "routes"]

@@ -1,0 +1,90 @@
+"""Unfold's settings: names, colours, and the sidebar with what each person may see."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+
+def _may_view(model: str) -> Callable[[HttpRequest], bool]:
+    app, name = model.split(".")
+    return lambda request: request.user.has_perm(f"{app}.view_{name}") or request.user.has_perm(f"{app}.change_{name}")
+
+
+def _page(title: str, icon: str, model: str) -> dict[str, Any]:
+    url = reverse_lazy(f"admin:{model.replace('.', '_')}_changelist")
+    return {"title": title, "icon": icon, "link": url, "permission": _may_view(model)}
+
+
+def unfold_theme() -> dict[str, Any]:
+    """The value of UNFOLD."""
+    home = {"title": "Home", "icon": "monitoring", "link": reverse_lazy("admin:index")}
+    return {
+        "SITE_TITLE": "Redrive",
+        "SITE_HEADER": "Redrive",
+        "SITE_SYMBOL": "alt_route",
+        "SITE_URL": None,
+        "SITE_FAVICONS": [
+            {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("redrive/favicon.svg")}
+        ],
+        "STYLES": [lambda request: static("redrive/redrive.css")],
+        "SCRIPTS": [lambda request: static("redrive/redrive.js")],
+        "SHOW_VIEW_ON_SITE": False,
+        "SHOW_BACK_BUTTON": True,
+        "BORDER_RADIUS": "6px",
+        "COLORS": {"primary": _TEAL},
+        "SIDEBAR": {
+            "show_search": False,
+            "navigation": [
+                {"title": "Operations", "items": [home]},
+                {
+                    "title": "Ledger",
+                    "items": [
+                        _page("Requests", "receipt_long", "completions.ledgerentry"),
+                        _page("Stored texts", "description", "completions.storedbody"),
+                    ],
+                },
+                {
+                    "title": "Access",
+                    "items": [
+                        _page("Projects", "folder", "access.project"),
+                        _page("API keys", "key", "access.apikey"),
+                        _page("Audit", "history", "access.auditentry"),
+                    ],
+                },
+                {
+                    "title": "Providers",
+                    "items": [
+                        _page("Providers", "dns", "providers.provider"),
+                        _page("Model routes", "alt_route", "providers.modelroute"),
+                    ],
+                },
+                {
+                    "title": "Users",
+                    "items": [
+                        _page("Users", "person", "auth.user"),
+                        _page("Groups", "group", "auth.group"),
+                        _page("Refused logins", "lock", "axes.accessattempt"),
+                        _page("Logins", "login", "axes.accesslog"),
+                    ],
+                },
+            ],
+        },
+    }
+
+
+_TEAL = {
+    "50": "oklch(98.4% .014 180.72)",
+    "100": "oklch(95.3% .051 180.801)",
+    "200": "oklch(91% .096 180.426)",
+    "300": "oklch(85.5% .138 181.071)",
+    "400": "oklch(77.7% .152 181.912)",
+    "500": "oklch(70.4% .14 182.503)",
+    "600": "oklch(53% .1 184.7)",
+    "700": "oklch(47% .09 186.4)",
+    "800": "oklch(43.7% .078 188.2)",
+    "900": "oklch(38.6% .063 188.4)",
+    "950": "oklch(27.7% .046 192.5)",
+}
