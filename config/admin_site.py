@@ -13,7 +13,7 @@ from apps.access import audit
 from config import operations
 
 
-class RedriveAdminSite(UnfoldAdminSite):  # type: ignore[misc]
+class RedriveAdminSite(UnfoldAdminSite):
     """Adds the operator home, and an audit entry where a person changes the own password."""
 
     site_title = site_header = "Redrive"

@@ -76,15 +76,17 @@ api.add_router("", completions)
 def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     """Pydantic's first complaint, with the path of the field as the client wrote it."""
     first = error.errors[0]
-    param = field_path(first["loc"], getattr(request, "parsed_json", None))
+    names_absent_field = first["type"] in {"missing", "union_tag_not_found"}
+    param = field_path(first["loc"], getattr(request, "parsed_json", None), names_absent_field=names_absent_field)
     reason = str(first["msg"]).removeprefix("Value error, ")
     return lean_asgi.render(errors.InvalidRequest(f"{param}: {reason}" if param else reason, param=param or None))
 
 
 @api.exception_handler(HttpError)
 def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
-    """What Ninja refuses by itself: a body that it cannot read."""
-    return lean_asgi.render(errors.InvalidRequest())
+    """A body that JSONParser refused; Ninja wraps its reason."""
+    reason = error.__cause__ or error.__context__
+    return lean_asgi.render(reason if isinstance(reason, errors.RedriveError) else errors.InvalidRequest())
 
 
 @api.exception_handler(Exception)
@@ -93,18 +95,17 @@ def failed(request: HttpRequest, error: Exception) -> HttpResponse:
     return lean_asgi.respond_to(error)
 
 
-def field_path(location: tuple[Any, ...], body: Any) -> str:
-    """`messages[0].content`: Pydantic's location without Ninja's frame and the names of union members."""
-    path = ""
-    parts = [part for part in location if part not in {"body", "payload"}] if location[:1] == ("body",) else [*location]
-    here = body
-    for place, part in enumerate(parts):
-        known = (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        )
-        if known:
+def field_path(location: tuple[Any, ...], body: Any, *, names_absent_field: bool = False) -> str:
+    """`messages[0].content`: Pydantic's location as far as it leads through the body.
+
+    What it names besides (Ninja's frame, members of unions) is in no body and is left out; the last part stays if
+    the complaint is that this field is absent.
+    """
+    path, here = "", body
+    for place, part in enumerate(location):
+        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and part in range(len(here))):
             here = here[part]
-        elif place < len(parts) - 1 or not isinstance(here, dict) or isinstance(part, int):
+        elif not (names_absent_field and place == len(location) - 1 and isinstance(part, str)):
             continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path[:200]

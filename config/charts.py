@@ -1,4 +1,4 @@
-"""Draws the small charts of the operators' home as SVG on the server: no script, no foreign origin, readable as text."""
+"""Draws the small charts of the operators' home as SVG on the server: no script, no foreign origin."""
 
 import math
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ def _chart(title: str, axis: Axis, series: Sequence[Series], drawn: SafeString, 
             for index in range(count)
         ),
     )
-    label = f"{title}, last 24 hours; at most {unit.format(peak)}"
+    label = f"{title}, last 24 hours; peak {unit.format(peak)}"
     svg = format_html(
         '<svg class="rd-chart" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
         '<line class="rd-grid" x1="0" x2="{}" y1="{}" y2="{}"/>'

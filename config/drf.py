@@ -58,7 +58,7 @@ def translate(error: exceptions.APIException) -> errors.RedriveError:
         case exceptions.UnsupportedMediaType():
             return errors.UnsupportedMediaType()
         case exceptions.Throttled():
-            return errors.RateLimitExceeded(retry_after=error.wait)
+            return errors.RateLimitExceeded(retry_after=getattr(error, "wait", None))
     return errors.InvalidRequest(message) if error.status_code < 500 else errors.InternalError()
 
 

@@ -39,7 +39,8 @@ def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:
 def handler500(request: HttpRequest) -> HttpResponse:
     """Stores that are away (503) and bugs of ours."""
     error = sys.exc_info()[1]
-    return answer(request, (error and error_payload.translate(error)) or errors.InternalError())
+    known = error_payload.translate(error) if error is not None else None
+    return answer(request, known or errors.InternalError())
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -160,6 +160,6 @@ def _usd(value: float) -> str:
 
 def _short(value: float) -> str:
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size * 10:
-            return f"{value / size:,.0f}{letter}"
+        if value >= size:
+            return f"{value / size:.1f}{letter}"
     return f"{value:,.0f}"

@@ -19,7 +19,7 @@ ALLOWED_HOSTS = REDRIVE.allowed_hosts
 CSRF_TRUSTED_ORIGINS = REDRIVE.csrf_trusted_origins
 
 INSTALLED_APPS = [
-    "unfold",
+    "unfold.apps.BasicAppConfig",  # the default one would put its own site in place of ours
     "unfold.contrib.filters",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -126,6 +126,7 @@ CSRF_FAILURE_VIEW = "config.error_views.csrf_failure"
 
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
+FORMAT_MODULE_PATH = ["config.formats"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 

@@ -18,15 +18,20 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
+from apps.core.embedded.lifeline import lifeline
+
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 60.0  # seconds for the services to start
 
 
 def _start() -> None:
     folder = Path(tempfile.mkdtemp(prefix="redrive-tests-"))
-    output = (folder / "up.out").open("wb")
+    folder.chmod(0o711)  # as root, Postgres runs as nobody, who must reach its data
     command = [sys.executable, "manage.py", "up", "--only", "postgres,valkey", "--data-dir", str(folder / "data")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    with (folder / "up.out").open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, preexec_fn=lifeline(signal.SIGTERM)
+        )
     atexit.register(_stop, process, folder)
     state_file = folder / "data" / "up.json"
     tick = threading.Event()

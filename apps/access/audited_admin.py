@@ -52,7 +52,7 @@ class Snapshot:
     secrets: dict[str, str]
 
 
-class AuditedModelAdmin(ModelAdmin):  # type: ignore[misc]
+class AuditedModelAdmin(ModelAdmin):
     """Audits what people add, change and delete. There are no bulk actions: each change has its own entry."""
 
     actions = None
@@ -98,8 +98,8 @@ class AuditedModelAdmin(ModelAdmin):  # type: ignore[misc]
             row,
             actor=request.user,
             reason=posted_reason(request),
-            before=before and before.values,
-            after=after and after.values,
+            before=before.values if before else None,
+            after=after.values if after else None,
         )
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
@@ -147,7 +147,7 @@ class AuditedModelAdmin(ModelAdmin):  # type: ignore[misc]
 
         act: writes the audit itself; returns a page to show, or None to go back to the row.
         """
-        form = form or DecisionForm(request.POST or None)
+        form = form or DecisionForm(posted(request))
         if request.method == "POST" and form.is_valid():
             with transaction.atomic():
                 response = act(form.cleaned_data)
@@ -170,11 +170,17 @@ class AuditedModelAdmin(ModelAdmin):  # type: ignore[misc]
         return reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
 
 
-class ReadOnlyModelAdmin(ModelAdmin):  # type: ignore[misc]
+class ReadOnlyModelAdmin(ModelAdmin):
     """Shows rows that nobody may add, change or delete by hand."""
 
     actions = None
     show_facets = ShowFacets.NEVER
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        """Without the link to a history: there is none."""
+        return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), "show_history": False})
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody."""
@@ -187,6 +193,11 @@ class ReadOnlyModelAdmin(ModelAdmin):  # type: ignore[misc]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody."""
         return False
+
+
+def posted(request: HttpRequest) -> Any:
+    """A form's data: what was posted, even if that is nothing, or None for a form to fill in."""
+    return request.POST if request.method == "POST" else None
 
 
 def posted_reason(request: HttpRequest) -> str:

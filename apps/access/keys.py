@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from apps.access import audit
@@ -51,7 +52,7 @@ def rotate(*, key: ApiKey, overlap: timedelta, actor: Any = None, reason: str = 
     """A new secret for the key; the old one works for `overlap` longer."""
     secret = new_secret()
     ApiKey.objects.filter(pk=key.pk).update(
-        previous_digest=ApiKey.objects.filter(pk=key.pk).values("digest")[:1] if overlap else None,
+        previous_digest=F("digest") if overlap else None,
         previous_expires_at=Now() + overlap if overlap else None,
         digest=digest(secret),
         prefix=secret[:PREFIX_LENGTH],

@@ -9,19 +9,20 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter, RelatedDropdownFilter
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
 from unfold.decorators import action, display
 
 from apps.access import audit
-from apps.access.audited_admin import DecisionForm, posted_reason
-from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin
+from apps.access.audited_admin import DecisionForm, posted, posted_reason
+from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, OwnerFilter
 from apps.completions.models import LedgerEntry, StoredBody
 from apps.providers.models import ModelRoute, Provider
 
 OUTCOMES = {"Succeeded": "success", "Failed": "danger", "Interrupted": "danger", "Cancelled": "warning"}
 
 
-class _NameFilter(DropdownFilter):  # type: ignore[misc]
+class _NameFilter(DropdownFilter):
     """Rows whose column equals one of the names that exist now; not read from the ledger, which is long."""
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
@@ -58,10 +59,10 @@ class LedgerEntryAdmin(KeysetModelAdmin):
 
     list_display = (
         "created_at", "project_name", "key_name", "model", "upstream", "shown_outcome", "tokens", "cost", "latency",
-        "request_id",
+        "short_request_id",
     )  # fmt: skip
     list_filter = (
-        ("project", RelatedDropdownFilter),
+        ("project", OwnerFilter),
         ModelFilter,
         ProviderFilter,
         ("outcome", ChoicesDropdownFilter),
@@ -100,7 +101,14 @@ class LedgerEntryAdmin(KeysetModelAdmin):
     def key_name(self, entry: LedgerEntry) -> str:
         """Its name, or its id if it is gone."""
         key = entry._state.fields_cache.get("api_key")
-        return str(key or entry.api_key_id)
+        return key.name if key else str(entry.api_key_id)
+
+    @display(description="request id")
+    def short_request_id(self, entry: LedgerEntry) -> str:
+        """Its beginning; the whole is in the title and on the row's page."""
+        request_id = entry.request_id
+        short = request_id if len(request_id) <= 16 else f"{request_id[:16]}…"
+        return format_html('<span title="{}">{}</span>', request_id, short)
 
     @display(description="upstream")
     def upstream(self, entry: LedgerEntry) -> str:
@@ -133,7 +141,7 @@ class StoredBodyAdmin(KeysetModelAdmin):
     """Texts of requests. Each look at one is a decision that the audit keeps."""
 
     list_display = ("created_at", "project_name", "request_id", "expires_at")
-    list_filter = (("project", RelatedDropdownFilter), ("created_at", DayRangeFilter))
+    list_filter = (("project", OwnerFilter), ("created_at", DayRangeFilter))
     search_fields = ("request_id__exact",)
     search_help_text = "A whole request id (x-request-id)"
     fields = ("request_id", "project_name", "created_at", "expires_at")
@@ -159,7 +167,7 @@ class StoredBodyAdmin(KeysetModelAdmin):
             raise Http404
         if not self.has_view_permission(request, body):
             raise PermissionDenied
-        form = DecisionForm(request.POST or None)
+        form = DecisionForm(posted(request))
         texts = None
         if request.method == "POST" and form.is_valid():
             with transaction.atomic():

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router
 
@@ -12,6 +12,7 @@ from apps.completions.schemas.chat import ChatRequest
 from apps.completions.schemas.embeddings import EmbeddingsRequest
 from apps.completions.schemas.replies import ChatCompletion, Embeddings, Model, ModelList
 from apps.core import errors, json_codec
+from apps.core.lean_asgi import ByteStreamResponse
 from apps.providers import routing
 from apps.providers.contract import RouteConfig
 
@@ -28,7 +29,7 @@ async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> 
     if not payload.stream:
         return _json(await chat.create(_caller(request), payload, end_user=_end_user(request)))
     stream = await chat.open_stream(_caller(request), payload, end_user=_end_user(request))
-    return StreamingHttpResponse(
+    return ByteStreamResponse(
         sse.events(stream),
         content_type="text/event-stream; charset=utf-8",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},

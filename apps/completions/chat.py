@@ -1,11 +1,11 @@
 """Chat completions, whole and streamed: plain values in, OpenAI's objects out."""
 
+import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator
 
 from apps.access.authentication import Caller
-from apps.completions import spending, usage
+from apps.completions import required, spending, usage
 from apps.completions.models import NUSD, LedgerEntry
 from apps.completions.schemas.chat import ChatRequest
 from apps.completions.spending import Spending
@@ -34,7 +34,7 @@ async def create(caller: Caller, request: ChatRequest, *, end_user: str = "") ->
             raise UpstreamBroken("The model's provider answered without choices.")
         used = usage.read(completion.get("usage")) or usage.estimate(spent.input_tokens, _characters(completion))
         cost = spent.book(attempt, used)
-        complete(completion, route.public_name, used)
+        required.complete_whole(completion, route.public_name, used)
         completion["cost_usd"] = cost / NUSD
         spent.purpose.store(body, completion)
         return completion
@@ -83,14 +83,15 @@ class ChatStream:
         """Abort what still runs upstream."""
         await self._buffer.close()
 
-    async def _chunks(self) -> AsyncIterator[Json]:
+    async def _chunks(self) -> AsyncGenerator[Json, None]:
         outcome = LedgerEntry.Outcome.CANCELLED
         try:
-            async for chunk in self._opened.chunks():
-                self._usage = usage.read(chunk.pop("usage", None)) or self._usage
-                if chunk.get("choices"):
-                    self._complete(chunk)
-                    yield chunk
+            async with contextlib.aclosing(self._opened.chunks()) as chunks:
+                async for chunk in chunks:
+                    self._usage = usage.read(chunk.pop("usage", None)) or self._usage
+                    if chunk.get("choices"):
+                        self._complete(chunk)
+                        yield chunk
             outcome = LedgerEntry.Outcome.SUCCEEDED
             if self._wants_usage:
                 used = self._used()
@@ -123,17 +124,16 @@ class ChatStream:
         chunk.update(self._head)
         if self._wants_usage:
             chunk["usage"] = None
-        for index, choice in enumerate(chunk["choices"]):
-            choice.setdefault("index", index)
-            choice.setdefault("finish_reason", None)
-            delta = choice.setdefault("delta", {})
+        for position, choice in enumerate(chunk["choices"]):
+            required.complete_piece(choice, position)
+            delta = choice["delta"]
             text = delta.get("content") or delta.get("refusal") or delta.get("reasoning_content")
             if isinstance(text, str):
                 self._characters += len(text)
                 if self._spent.purpose.caller.store_bodies:
                     self._texts.append(text)
             for tool_call in delta.get("tool_calls") or ():
-                self._characters += len((tool_call.get("function") or {}).get("arguments") or "")
+                self._characters += len(str((tool_call.get("function") or {}).get("arguments") or ""))
 
 
 async def _begin(caller: Caller, request: ChatRequest, end_user: str) -> tuple[RouteConfig, Spending]:
@@ -182,26 +182,6 @@ def upstream_body(request: ChatRequest, route: RouteConfig) -> Json:
         # Usage is always asked for: every stream ends with its totals in the ledger.
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return body
-
-
-def complete(completion: Json, model: str, used: Usage) -> None:
-    """Add every key that OpenAI's schema requires (CreateChatCompletionResponse) and the upstream left out."""
-    completion["id"] = ids.completion_id()
-    completion["object"] = "chat.completion"
-    completion["model"] = model
-    completion.setdefault("created", int(time.time()))
-    for index, choice in enumerate(completion["choices"]):
-        choice.setdefault("index", index)
-        choice.setdefault("logprobs", None)
-        message: Any = choice["message"]
-        message.setdefault("role", "assistant")
-        message.setdefault("content", None)
-        message.setdefault("refusal", None)
-        if not choice.get("finish_reason"):
-            choice["finish_reason"] = "tool_calls" if message.get("tool_calls") else "stop"
-    reported = completion.get("usage")
-    extras = reported if isinstance(reported, dict) and not used.estimated else {}
-    completion["usage"] = {**extras, **usage.render(used)}
 
 
 def _well_formed(completion: Json) -> bool:

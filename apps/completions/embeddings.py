@@ -63,25 +63,25 @@ def _vectors(body: Json, expected: int, encoding: str) -> list[Json]:
     data = body.get("data")
     if not isinstance(data, list) or len(data) != expected or not all(isinstance(item, dict) for item in data):
         raise UpstreamBroken("The model's provider answered with another number of vectors than inputs.")
-    ordered = sorted(enumerate(data), key=lambda pair: pair[1].get("index", pair[0]))
+    if all(isinstance(item.get("index"), int) for item in data):
+        data.sort(key=lambda item: item["index"])
     return [
         {"object": "embedding", "index": index, "embedding": _encode(item.get("embedding"), encoding)}
-        for index, (_, item) in enumerate(ordered)
+        for index, item in enumerate(data)
     ]
 
 
 def _encode(vector: Any, encoding: str) -> Any:
     """The vector as a list of floats, or as base64 of little-endian float32."""
     try:
-        if encoding == "base64":
-            return vector if isinstance(vector, str) else base64.b64encode(_little_endian(array("f", vector))).decode()
+        floats = array("f")
         if isinstance(vector, str):
-            floats = array("f")
             floats.frombytes(base64.b64decode(vector, validate=True))
-            return _swapped(floats).tolist()
+            return vector if encoding == "base64" else _swapped(floats).tolist()
         if not isinstance(vector, list):
             raise TypeError
-        return vector
+        floats.extend(vector)  # refuses what is no number
+        return base64.b64encode(_little_endian(floats)).decode() if encoding == "base64" else vector
     except (TypeError, ValueError, OverflowError):
         raise UpstreamBroken("The model's provider answered with something that is not a vector.") from None
 

@@ -1,6 +1,6 @@
 """Renders a stream as server-sent events: chunks, a comment in long silence, an error frame, `[DONE]`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import structlog
@@ -23,7 +23,7 @@ class Stream(Protocol):
     async def close(self) -> None: ...
 
 
-async def events(stream: Stream, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[bytes]:
+async def events(stream: Stream, *, heartbeat: float = HEARTBEAT) -> AsyncGenerator[bytes, None]:
     """The bytes of the response. A failure after the first piece is a frame `data: {"error": ...}` and the end,
     without `[DONE]`: a cut answer must never look finished."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import connection
 
-from apps.completions.models import NUSD, LedgerEntry
+from apps.completions.models import NUSD
 
 BUCKET = timedelta(minutes=30)
 BUCKETS = 48
@@ -20,7 +20,7 @@ FRESH = 3.0  # seconds for which numbers are shown again without a look
 SHARE = 20  # and this many times as long as the look took
 
 # `cancelled` is the client's doing and counts neither as a success nor as a failure.
-_SQL = f"""
+_SQL = """
     WITH clock AS (
         SELECT now() AS now,
                date_bin('30 minutes', now(), '2000-01-01Z') - interval '23 hours 30 minutes' AS start,
@@ -29,7 +29,7 @@ _SQL = f"""
         SELECT date_bin('30 minutes', created_at, '2000-01-01Z') AS bucket, provider, upstream_model, created_at,
                outcome IN ('failed', 'interrupted') AS is_failure, outcome = 'succeeded' AS is_success,
                input_tokens, output_tokens, cost_nusd, latency_ms
-        FROM {LedgerEntry._meta.db_table}
+        FROM completions_ledgerentry
         WHERE created_at >= (SELECT start FROM clock)
     )
     SELECT grouping(bucket), grouping(provider), bucket, provider, upstream_model,
@@ -107,10 +107,10 @@ def read() -> Day:
         cursor.execute(_SQL)
         rows = cursor.fetchall()
     total, today, last_failure = Numbers(), 0.0, None
-    start = now = rows[0][-1]
+    start, now = rows[0][-2:]
     buckets: dict[datetime, Numbers] = {}
     places: dict[tuple[str, str], Numbers] = {}
-    for no_bucket, no_provider, bucket, provider, model, *values, usd_today, percentiles, failed_at, start, now in rows:
+    for no_bucket, no_provider, bucket, provider, model, *values, usd_today, percentiles, failed_at, _, _ in rows:
         numbers = _numbers(values, percentiles)
         if not no_bucket:
             buckets[bucket] = numbers

@@ -5,6 +5,7 @@ Postgres and Redis); `secrets.json` in the data folder (generated keys); the def
 """
 
 import difflib
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "REDRIVE_"
+ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
 
@@ -34,7 +36,7 @@ class RedriveSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    data_dir: Path = Field(Path(".redrive"), description="folder of the embedded services, up.json and secrets.json")
+    data_dir: Path = Field(ROOT / ".redrive", description="folder of the embedded services, up.json and secrets.json")
     database_url: str = Field("", description="postgresql://user:password@host:port/name")
     redis_url: str = Field("", description="redis://[:password@]host:port/db of Redis or Valkey")
     secret_key: SecretStr = Field(SecretStr(""), description="Django's SECRET_KEY")
@@ -81,13 +83,19 @@ def load(environ: Mapping[str, str] = os.environ) -> RedriveSettings:
 
 
 def running_services(data_dir: Path) -> dict[str, Any]:
-    """The content of `up.json` if the `up` that wrote it still runs, else {}."""
+    """The content of `up.json` if the `up` that wrote it still runs (it holds the folder's lock), else {}."""
+    try:
+        with (data_dir / "up.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    except OSError:
+        return {}
+    else:
+        return {}
     try:
         state: dict[str, Any] = json.loads((data_dir / "up.json").read_text())
-        os.kill(int(state["pids"]["supervisor"]), 0)
-    except PermissionError:
-        return state  # it lives, but belongs to another user
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return {}
     return state
 

@@ -5,13 +5,13 @@ and runs seven middleware; the API needs neither. The admin and DRF stay on Djan
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from io import BytesIO
 from typing import Any
 
 import structlog
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch, set_script_prefix
 
@@ -120,18 +120,25 @@ class LeanASGIHandler(ASGIHandler):
     async def _send(self, response: HttpResponseBase, send: Send) -> None:
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        if not isinstance(response, ByteStreamResponse):
+            await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
+            return
         try:
-            if isinstance(response, StreamingHttpResponse):
-                async for part in response:
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-            else:
-                await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
+            async for part in response.parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
         finally:
-            if isinstance(response, StreamingHttpResponse) and (
-                close := getattr(response.streaming_content, "aclose", None)
-            ):
-                await close()
+            await response.parts.aclose()
+
+
+class ByteStreamResponse(HttpResponseBase):
+    """A response whose bytes come from an async generator, without the two generators Django would wrap around it."""
+
+    streaming = True
+
+    def __init__(self, parts: AsyncGenerator[bytes, None], **options: Any) -> None:
+        super().__init__(**options)
+        self.parts = parts
 
 
 def respond_to(error: Exception) -> HttpResponse:

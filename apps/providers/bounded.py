@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,10 +17,18 @@ async def map_bounded(
 ) -> list[R]:
     """`[await call(item) for item in items]` with at most `at_once` running. The first error cancels the rest."""
     gate = asyncio.Semaphore(at_once)
+    failed = False
 
     async def one(item: T) -> R:
+        nonlocal failed
         async with gate:
-            return await call(item)
+            if failed:  # the place of the one that failed is for nobody
+                raise asyncio.CancelledError
+            try:
+                return await call(item)
+            except BaseException:
+                failed = True
+                raise
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -33,32 +41,23 @@ async def map_bounded(
 class Buffer(Generic[T]):
     """Reads a source ahead by at most `size` pieces; a full buffer stops the reading, and so the upstream.
 
-    Iterate it once; an error of the source is raised after the pieces that came before it. `close` stops reading.
+    Take its pieces with `next`; an error of the source is raised after the pieces that came before it.
+    One timer serves a whole stream: timers made and cancelled for each piece cost more than the piece.
     """
 
-    def __init__(self, source: AsyncIterator[T], *, size: int = PIECES) -> None:
+    def __init__(self, source: AsyncGenerator[T, None], *, size: int = PIECES) -> None:
         self._source = source
         self._size = size
         self._pieces: deque[T] = deque()
         self._error: BaseException | None = None
+        self._closing = False
         self._ended = False
-        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._reader = asyncio.ensure_future(self._read())
-
-    async def _read(self) -> None:
-        try:
-            async for piece in self._source:
-                self._pieces.append(piece)
-                self._changed.set()
-                while len(self._pieces) >= self._size:
-                    self._room.clear()
-                    await self._room.wait()
-        except Exception as error:
-            self._error = error
-        finally:
-            self._ended = True
-            self._changed.set()
 
     async def next(self, wait: float | None = None) -> T | None:
         """The next piece; None when the source has ended. Raises TimeoutError after `wait` seconds of silence."""
@@ -67,14 +66,55 @@ class Buffer(Generic[T]):
                 if self._error is not None:
                     raise self._error
                 return None
-            self._changed.clear()
-            async with asyncio.timeout(wait):
-                await self._changed.wait()
+            await self._news(wait)
         piece = self._pieces.popleft()
         self._room.set()
         return piece
 
     async def close(self) -> None:
         """Stop reading and wait until the reader has let go of the source."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._closing = True
         self._reader.cancel()
         await asyncio.wait({self._reader})
+
+    async def _read(self) -> None:
+        try:
+            async for piece in self._source:
+                self._pieces.append(piece)
+                self._wake()
+                while len(self._pieces) >= self._size:
+                    self._room.clear()
+                    await self._room.wait()
+        except BaseException as error:
+            if not self._closing:
+                self._error = error
+        finally:
+            self._ended = True
+            self._wake()
+            # Cancelled between two pieces, the source does not know yet that it is over.
+            await self._source.aclose()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _news(self, wait: float | None) -> None:
+        self._waiter = self._loop.create_future()
+        self._deadline = None if wait is None else self._loop.time() + wait
+        if self._deadline is not None and self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done() or self._deadline is None:
+            return
+        if self._loop.time() >= self._deadline:
+            self._waiter.set_exception(TimeoutError())
+        else:
+            self._timer = self._loop.call_at(self._deadline, self._tick)

@@ -5,11 +5,12 @@ first content only. Every upstream request is told to `record`, in the order the
 """
 
 import asyncio
+import contextlib
 import functools
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -90,7 +91,9 @@ class Call:
         async def begin(attempt: Attempt, upstream: UpstreamConfig, first_byte: float) -> "OpenStream":
             adapter = adapters.for_kind(upstream.provider.kind)
             began = time.monotonic()
-            source = await adapter.open(upstream, self.operation, self.body(upstream), first_byte=first_byte)
+            source = await adapter.open(
+                upstream, self.operation, self.body(upstream), first_byte=first_byte, within=self.deadline - began
+            )
             attempt.status, attempt.upstream_request_id = source.status, source.upstream_request_id
             opened = OpenStream(attempt, source, began)
             try:
@@ -106,7 +109,6 @@ class Call:
 
         _, opened, lease = await self._first_success(begin, lambda provider: provider.first_token_timeout)
         opened.lease = lease
-        opened.deadline = self.deadline
         return opened
 
     async def _first_success(
@@ -122,19 +124,23 @@ class Call:
         refused: set[str] = set()
         last: errors.RedriveError | None = None
         while self.attempts < self.tries:
-            choice = await _choose(candidates, failed_at, refused)
-            if isinstance(choice, errors.RedriveError):
-                last = last or choice
+            lease = await _choose(candidates, failed_at, refused)
+            if isinstance(lease, errors.RedriveError):
+                last = last or lease
                 break
+            choice = lease.upstream
             again = choice in failed_at
             budget = _budgets[str(choice)]
-            if again and not (await self._may_wait(last) and budget.take()):
-                break
+            if again:
+                lease.end()  # nobody waits with a place that others could use
+                if not (await self._may_wait(last) and budget.take()):
+                    break
+                lease = _Lease(choice)
             budget.note_call()
             self.attempts += 1
             is_last = self.attempts == self.tries or len(candidates) == len(failed_at) + 1 or again
             try:
-                return await self._try(send, choice, self._first_byte(choice, is_last, first_token))
+                return await self._try(send, lease, self._first_byte(choice, is_last, first_token))
             except errors.RedriveError as error:
                 last = error
                 failed_at.append(choice)
@@ -153,15 +159,16 @@ class Call:
     async def _try(
         self,
         send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]],
-        upstream: UpstreamConfig,
+        lease: "_Lease",
         first_byte: float,
     ) -> "tuple[Attempt, T, _Lease]":
+        upstream = lease.upstream
         context = request_context.current()
         context.reply_headers["redrive-upstream"] = str(upstream)
         context.reply_headers["redrive-attempts"] = str(self.attempts)
         context.log_fields["upstream"] = str(upstream)
         attempt = Attempt(self.attempts, upstream, started=time.time())
-        lease, began = _Lease(upstream), time.monotonic()
+        began = time.monotonic()
         try:
             return attempt, await send(attempt, upstream, first_byte), lease
         except errors.RedriveError as error:
@@ -214,7 +221,6 @@ class OpenStream:
     def __init__(self, attempt: Attempt, source: UpstreamStream, began: float) -> None:
         self.attempt = attempt
         self.lease: _Lease | None = None
-        self.deadline = 0.0
         self.ended = False
         self._source = source
         self._chunks = source.chunks()
@@ -231,21 +237,17 @@ class OpenStream:
         # An answer without any content is complete all the same.
         self.attempt.first_token = time.monotonic() - self._began
 
-    async def chunks(self) -> AsyncIterator[Json]:
+    async def chunks(self) -> AsyncGenerator[Json, None]:
         """All chunks from the first on. Raises UpstreamError; then what came before it is all there is."""
         try:
             for chunk in self._first:
                 yield chunk
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self.deadline - time.monotonic()):
-                async for chunk in self._chunks:
+            async with contextlib.aclosing(self._chunks) as rest:
+                async for chunk in rest:
                     yield chunk
         except errors.RedriveError as error:
             await self._lost(error)
             raise
-        except TimeoutError:
-            late = UpstreamTimeout("The answer took longer than a call may take.")
-            await self._lost(late)
-            raise late from None
         self.ended = True
         await circuit_breaker.succeeded(self.attempt.upstream)
 
@@ -265,24 +267,26 @@ class OpenStream:
 class _Lease:
     """One of the calls that a provider serves at the same time."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_held", "upstream")
 
     def __init__(self, upstream: UpstreamConfig) -> None:
-        self._name = upstream.provider.name
-        if self._name not in _in_flight:
-            UPSTREAM_IN_FLIGHT.labels(self._name).set_function(functools.partial(_in_flight.__getitem__, self._name))
-        _in_flight[self._name] += 1
+        name = upstream.provider.name
+        if name not in _in_flight:
+            UPSTREAM_IN_FLIGHT.labels(name).set_function(functools.partial(_in_flight.__getitem__, name))
+        self.upstream = upstream
+        self._held = True
+        _in_flight[name] += 1
 
     def end(self) -> None:
-        if self._name:
-            _in_flight[self._name] -= 1
-            self._name = ""
+        if self._held:
+            _in_flight[self.upstream.provider.name] -= 1
+            self._held = False
 
 
 async def _choose(
     candidates: list[UpstreamConfig], failed_at: list[UpstreamConfig], refused: set[str]
-) -> UpstreamConfig | errors.RedriveError:
-    """The next healthy upstream, untried ones first; or why there is none."""
+) -> _Lease | errors.RedriveError:
+    """A place at the next healthy upstream, untried ones first; or why there is none."""
     waits: list[float] = []
     blocked = 0
     untried = [upstream for upstream in candidates if upstream not in failed_at]
@@ -292,9 +296,15 @@ async def _choose(
         if _in_flight[upstream.provider.name] >= upstream.provider.max_concurrency:
             waits.append(1.0)
             continue
-        state = await circuit_breaker.ask(upstream)
+        lease = _Lease(upstream)  # taken before the breaker is asked, so that no other call slips in between
+        try:
+            state = await circuit_breaker.ask(upstream)
+        except BaseException:
+            lease.end()
+            raise
         if state.name in {"closed", "probe"}:
-            return upstream
+            return lease
+        lease.end()
         if state.name == "blocked":
             blocked += 1
         else:

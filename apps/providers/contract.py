@@ -1,6 +1,6 @@
 """What an adapter promises and what a call is made of: plain values, no requests, no rows."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -98,7 +98,7 @@ class UpstreamStream(Protocol):
     status: int
     upstream_request_id: str
 
-    def chunks(self) -> AsyncIterator[Json]:
+    def chunks(self) -> AsyncGenerator[Json, None]:
         """The chunks until the upstream's terminal event. Raises StreamInterrupted or another UpstreamError."""
         ...
 
@@ -115,7 +115,10 @@ class Adapter(Protocol):
         ...
 
     async def open(
-        self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float
+        self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float, within: float
     ) -> UpstreamStream:
-        """Start a streamed request; returns once the upstream's headers say that it succeeds."""
+        """Start a streamed request; returns once the upstream's headers say that it succeeds.
+
+        first_byte: seconds until then. within: seconds until the stream must have ended.
+        """
         ...

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max
 
 from apps.access import audit
@@ -29,6 +29,7 @@ def register(
     Returns the provider, whether it is new, and the public names that it now serves. Raises RegistrationError and
     then changes nothing.
     """
+    _wait_for_others()
     provider = Provider.objects.filter(name=name).first()
     is_new = provider is None
     provider = provider or Provider(name=name)
@@ -44,6 +45,12 @@ def register(
     for public_name, model in models:
         _serve(provider, public_name, model)
     return provider, is_new, [public_name for public_name, _ in models]
+
+
+def _wait_for_others() -> None:
+    # Two commands at once would both find no row and one would fail; registering is rare, so they take turns.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('redrive.providers.registration'))")
 
 
 def _serve(provider: Provider, public_name: str, model: str) -> None:

@@ -1,12 +1,11 @@
 """Who calls: from memory when known, from Postgres when new or changed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connections
-
 from apps.access import authentication, keys
 from apps.access.authentication import FAILURES_PER_MINUTE, authenticate, forget
 from apps.access.models import ApiKey, Limit
@@ -26,25 +25,6 @@ def _fresh() -> Iterator[None]:
     yield
     authentication._known.clear()
     authentication._failures.clear()
-
-
-@pytest.fixture
-def postgres_away(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Afterwards database threads find nobody at Postgres' address."""
-
-    async def leave() -> None:
-        def at_another_port() -> None:
-            connections.close_all()
-            connections["default"].close_pool()
-            connections["default"].settings_dict = {
-                **connections["default"].settings_dict,
-                "PORT": "1",
-                "OPTIONS": {"connect_timeout": 2},
-            }
-
-        await in_db(at_another_port)
-
-    return leave
 
 
 async def test_a_caller_is_a_keys_plain_values(make_key: MakeKey) -> None:
@@ -99,8 +79,6 @@ async def test_an_expired_key_is_refused_even_from_memory(make_key: MakeKey) -> 
     await config_version.check()
     await authenticate(secret, address=HERE)
     known = authentication._known[keys.digest(secret)]
-    from dataclasses import replace
-
     known.caller = replace(known.caller, expires_at=datetime.now(UTC).timestamp() - 1)
     with pytest.raises(errors.InvalidApiKey):
         await authenticate(secret, address=HERE)

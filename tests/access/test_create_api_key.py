@@ -90,6 +90,10 @@ def test_a_key_needs_a_name(name: str) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_eight_commands_at_once_share_the_one_new_project() -> None:
-    failures = [answer for answer in together(8, lambda n: create(f"key{n}", "--project", "new")) if isinstance(answer, Exception)]
+    failures = [
+        answer
+        for answer in together(8, lambda n: create(f"key{n}", "--project", "new"))
+        if isinstance(answer, Exception)
+    ]
     assert failures == []
     assert Project.objects.get().api_keys.count() == 8

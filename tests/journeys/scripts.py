@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.journeys.wire import eventually
 from tests.upstream import Handler, chunk, completion, stream
 
 
@@ -28,6 +29,11 @@ class Hold:
             return web.json_response(completion(text))
 
         return answer
+
+    def until(self, refused: list[Any], count: int, *, most: int) -> None:
+        """Release once `count` calls were refused, or once more than `most` wait here, which is one too many."""
+        eventually(lambda: len(refused) >= count or self.waiting > most, within=10)
+        self.release.set()
 
 
 @dataclass

@@ -9,7 +9,7 @@ from tests.conftest import MakeRoute
 from tests.journeys.conftest import Client, Rows
 from tests.journeys.scripts import Hold
 from tests.journeys.wire import assert_error, eventually, together
-from tests.upstream import Upstream, hang, ok, raw, status
+from tests.upstream import Upstream, hang, ok, raw, status, stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -20,19 +20,19 @@ def names() -> list[str]:
     return [f"{letter}-{uuid4().hex}" for letter in "ab"]
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(
     "script",
     [status(500), status(429), status(401), status(503, headers={"Retry-After": "60"}), raw(b"nonsense")],
     ids=["500", "429", "401", "503 for a minute", "nonsense"],
 )
 def test_the_second_upstream_answers_when_the_first_fails(
-    script: object, stream: bool, names: list[str], route: MakeRoute, client: Client, upstream: Upstream, ledger: Rows
+    script: object, streamed: bool, names: list[str], route: MakeRoute, client: Client, upstream: Upstream, ledger: Rows
 ) -> None:
     first, second = names
     upstream.script(first, script)  # type: ignore[arg-type]
     model = route(upstreams=names)
-    reply = client.chat(model, stream=stream)
+    reply = client.chat(model, stream=streamed)
     assert reply.status == 200
     assert reply.seconds < 3  # the next upstream is tried without waiting
     assert reply.headers["redrive-upstream"].endswith(f"/{second}")
@@ -53,15 +53,15 @@ def test_a_refusal_of_the_request_is_not_taken_to_another_upstream(
     assert upstream.requests(names[1]) == []
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
 def test_fallback_after_moves_on_from_a_slow_upstream_and_lets_go_of_it(
-    stream: bool, names: list[str], route: MakeRoute, client: Client, upstream: Upstream, ledger: Rows
+    streamed: bool, names: list[str], route: MakeRoute, client: Client, upstream: Upstream, ledger: Rows
 ) -> None:
     gone = threading.Event()
     upstream.script(names[0], hang(gone=gone))
     upstream.script(names[1], ok("from the second"))
     model = route(upstreams=names, fallback_after=0.3)
-    reply = client.chat(model, stream=stream)
+    reply = client.chat(model, stream=streamed)
     assert reply.status == 200
     assert reply.seconds < 3 * 0.4
     assert reply.headers["redrive-upstream"].endswith(f"/{names[1]}")
@@ -104,8 +104,6 @@ def test_refusals_of_the_request_do_not_open_the_breaker(route: MakeRoute, clien
 
 
 def test_cut_streams_open_the_breaker(route: MakeRoute, client: Client, upstream: Upstream) -> None:
-    from tests.upstream import stream
-
     model = route()
     upstream.script(model, stream("half", cut=True))
     for _ in range(3):
@@ -137,12 +135,11 @@ def test_one_probe_closes_the_breaker_while_the_others_are_refused(
         answered = client.chat(model).status
         if answered != 200:
             refused.append(index)
-        if len(refused) == 4:
-            hold.release.set()
         return answered
 
     refused: list[int] = []
-    assert sorted(together(5, one)) == [200, 503, 503, 503, 503]
+    answers = together(5, one, meanwhile=lambda: hold.until(refused, 4, most=1))
+    assert sorted(answers) == [200, 503, 503, 503, 503]
     assert len(upstream.requests(model)) == 2
     assert client.chat(model).status == 200
 
@@ -171,12 +168,11 @@ def test_a_provider_serves_no_more_at_once_than_it_may(route: MakeRoute, client:
     refused: list[int] = []
 
     def one(index: int) -> int:
-        answered = client.chat(model)
-        if answered.status == 503:
+        answered = client.chat(model).status
+        if answered == 503:
             refused.append(index)
-        if len(refused) == 3:
-            hold.release.set()
-        return answered.status
+        return answered
 
-    assert sorted(together(5, one)) == [200, 200, 503, 503, 503]
+    answers = together(5, one, meanwhile=lambda: hold.until(refused, 3, most=2))
+    assert sorted(answers) == [200, 200, 503, 503, 503]
     assert len(upstream.requests(model)) == 2

@@ -132,7 +132,13 @@ def test_a_broken_piece_ends_the_stream_with_an_error_frame(
     ids=["error frame", "cut", "cut after the role", "empty", "503", "422", "hangs", "hangs open", "hangs after role"],
 )
 def test_a_failure_before_the_first_piece_is_a_real_status(
-    script: Callable[[], Any], expected: int, code: str, route: MakeRoute, client: Client, upstream: Upstream, ledger: Rows
+    script: Callable[[], Any],
+    expected: int,
+    code: str,
+    route: MakeRoute,
+    client: Client,
+    upstream: Upstream,
+    ledger: Rows,
 ) -> None:
     model = route(provider={"breaker_failures": 100, "first_token_timeout": 0.3})
     upstream.script(model, script())

@@ -124,7 +124,9 @@ def test_a_broken_upstream_is_tried_three_times_and_then_502(
 
 
 @pytest.mark.parametrize("body", [{"choices": "none"}, {"choices": [{"text": "old"}]}, {"object": "chat.completion"}])
-def test_an_answer_without_choices_is_502(body: dict[str, Any], route: MakeRoute, client: Client, upstream: Upstream) -> None:
+def test_an_answer_without_choices_is_502(
+    body: dict[str, Any], route: MakeRoute, client: Client, upstream: Upstream
+) -> None:
     model = route(provider={"breaker_failures": 100})
     upstream.script(model, answer(body))
     assert_error(client.chat(model), 502, "model_error")
@@ -232,7 +234,9 @@ def test_redirects_are_not_followed(route: MakeRoute, client: Client, upstream: 
     assert len(upstream.requests(model)) == 3
 
 
-def test_an_upstreams_odd_answer_passes_where_it_is_harmless(route: MakeRoute, client: Client, upstream: Upstream) -> None:
+def test_an_upstreams_odd_answer_passes_where_it_is_harmless(
+    route: MakeRoute, client: Client, upstream: Upstream
+) -> None:
     model = route()
     odd = completion("a \ud800 b \x00 c", usage={"prompt_tokens": -1, "completion_tokens": "many"})
     upstream.script(model, answer(odd))

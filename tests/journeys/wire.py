@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, TypeVar
@@ -63,7 +64,7 @@ def send(
     *,
     key: str | None = None,
     payload: Any = None,
-    body: bytes | None = None,
+    body: bytes | Iterator[bytes] | None = None,
     headers: dict[str, str] | None = None,
     timeout: float = 30,
 ) -> HTTPConnection:
@@ -136,24 +137,15 @@ def eventually(look: Callable[[], T], within: float, every: float = 0.02) -> T:
         tick.wait(every)
 
 
-def together(count: int, work: Callable[[int], T]) -> list[T]:
-    """`work(0) .. work(count - 1)` in threads that start at one moment; their results in order."""
+def together(count: int, work: Callable[[int], T], *, meanwhile: Callable[[], object] = lambda: None) -> list[T]:
+    """`work(0) .. work(count - 1)` in threads that start at one moment, `meanwhile()` here; the results in order."""
     barrier = threading.Barrier(count)
-    results: list[Any] = [None] * count
-    failures: list[BaseException] = []
 
-    def run(index: int) -> None:
-        try:
-            barrier.wait(30)
-            results[index] = work(index)
-        except BaseException as error:
-            failures.append(error)
+    def run(index: int) -> T:
+        barrier.wait(30)
+        return work(index)
 
-    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not failures, failures
-    assert not any(thread.is_alive() for thread in threads)
-    return results
+    with ThreadPoolExecutor(count) as pool:
+        running = [pool.submit(run, index) for index in range(count)]
+        meanwhile()
+        return [done.result(60) for done in running]

@@ -12,8 +12,17 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.access import keys
-from apps.access.admin.words import LIMIT_FIELDS, STATES, LimitInline, ledger_link, limits_in_words, state
-from apps.access.audited_admin import AuditedModelAdmin, DecisionForm, posted_reason, secret_page
+from apps.access.admin.words import (
+    LIMIT_FIELDS,
+    LIMIT_LABELS,
+    LIMIT_ROWS,
+    STATES,
+    LimitInline,
+    ledger_link,
+    limits_in_words,
+    state,
+)
+from apps.access.audited_admin import AuditedModelAdmin, DecisionForm, posted, posted_reason, secret_page
 from apps.access.models import ApiKey
 
 OVERLAPS = [("0", "not at all: it stops now"), ("1", "1 hour"), ("24", "1 day"), ("168", "7 days"), ("720", "30 days")]
@@ -30,7 +39,7 @@ class NewKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         required=False, min_value=1, widget=UnfoldAdminIntegerFieldWidget, help_text="Requests at the same time."
     )
     monthly_budget_usd = forms.DecimalField(
-        label="Monthly budget (USD)",
+        label=LIMIT_LABELS["monthly_budget_usd"],
         required=False,
         min_value=0,
         max_digits=12,
@@ -38,7 +47,7 @@ class NewKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         widget=UnfoldAdminTextInputWidget,
     )
     end_user_requests_per_minute = forms.IntegerField(
-        label="Requests per minute of one end user",
+        label=LIMIT_LABELS["end_user_requests_per_minute"],
         required=False,
         min_value=1,
         widget=UnfoldAdminIntegerFieldWidget,
@@ -80,13 +89,18 @@ class ApiKeyAdmin(AuditedModelAdmin):
     )
     add_fieldsets = (
         (None, {"fields": ("project", "name", "allowed_models", "expires_at")}),
-        ("Limits", {"fields": LIMIT_FIELDS, "description": "An empty field is no limit."}),
+        ("Limits", {"fields": LIMIT_ROWS, "description": "An empty field is no limit."}),
     )
     actions_detail = ("rotate", "disable", "enable")
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nobody: the ledger and the audit speak of keys. They are disabled instead."""
         return False
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> Any:
+        """Saving leads to the page with the secret, and nowhere else."""
+        buttons = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, {**(extra_context or {}), **buttons})
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
         """On the page of a new key its limits are part of the form."""
@@ -150,7 +164,7 @@ class ApiKeyAdmin(AuditedModelAdmin):
             "history stay. Give the new secret to whoever uses the key before the old one stops working.",
             submit="Rotate",
             act=act,
-            form=RotateForm(request.POST or None),
+            form=RotateForm(posted(request)),
         )
 
     @action(description="Disable", url_path="disable", permissions=["change"], icon="block")
@@ -172,7 +186,8 @@ class ApiKeyAdmin(AuditedModelAdmin):
             messages.success(request, f"{key.name} is {word.lower()}d.")
 
         explanation = (
-            "Requests with this key, and with its previous secret, are refused within a second. It can be enabled again."
+            "Requests with this key, and with its previous secret, are refused within a second. "
+            "It can be enabled again."
             if disabled
             else "Requests with this key are served again."
         )

@@ -5,6 +5,8 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
@@ -13,15 +15,14 @@ from apps.access.audited_admin import AuditedModelAdmin
 from apps.access.models import ApiKey, Project
 
 
-class ProjectKeysInline(TabularInline):  # type: ignore[misc]
+class ProjectKeysInline(TabularInline):
     """The project's keys, to look at."""
 
     model = ApiKey
-    fields = ("name", "prefix", "status", "expires_at", "created_at")
+    fields = ("key_name", "shown_prefix", "status", "expires_at", "created_at")
     readonly_fields = fields
     extra = max_num = 0
     can_delete = False
-    show_change_link = True
     hide_title = True
     verbose_name_plural = "API keys"
 
@@ -32,6 +33,17 @@ class ProjectKeysInline(TabularInline):  # type: ignore[misc]
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Only to look at."""
         return False
+
+    @display(description="name")
+    def key_name(self, key: ApiKey) -> str:
+        """With a link to its page."""
+        url = reverse("admin:access_apikey_change", args=[key.pk])
+        return format_html('<a class="text-link" href="{}">{}</a>', url, key.name)
+
+    @display(description="key")
+    def shown_prefix(self, key: ApiKey) -> str:
+        """Its first characters."""
+        return f"{key.prefix}…"
 
     @display(description="status", label=STATES)
     def status(self, key: ApiKey) -> str:

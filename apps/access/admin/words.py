@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django import forms
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -16,6 +17,15 @@ LIMIT_FIELDS = (
     "monthly_budget_usd",
     "end_user_requests_per_minute",
 )
+LIMIT_ROWS = (
+    ("requests_per_minute", "tokens_per_minute"),
+    ("concurrency", "monthly_budget_usd"),
+    "end_user_requests_per_minute",
+)
+LIMIT_LABELS = {
+    "monthly_budget_usd": "Monthly budget (USD)",
+    "end_user_requests_per_minute": "Requests per minute of one end user",
+}
 STATES = {"active": "success", "rotating": "info", "expired": "warning", "disabled": "danger"}
 
 
@@ -50,10 +60,20 @@ def ledger_link(**filters: Any) -> str:
     return format_html('<a class="text-link" href="{}?{}">Requests in the ledger</a>', url, query)
 
 
-class LimitInline(StackedInline):  # type: ignore[misc]
+class LimitForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The limits, with labels for people."""
+
+    class Meta:
+        model = Limit
+        fields = LIMIT_FIELDS
+        labels = LIMIT_LABELS
+
+
+class LimitInline(StackedInline):
     """The limits of a project or of a key; an empty field is no limit."""
 
     model = Limit
-    fields = LIMIT_FIELDS
+    form = LimitForm
+    fields = LIMIT_ROWS
     max_num = 1
     verbose_name_plural = "limits"

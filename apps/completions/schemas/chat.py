@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
 
 MODEL_PATTERN = r"^[a-zA-Z0-9_.:/@-]+$"
 DEFAULT_MODEL = "gpt-4o-mini"
@@ -74,15 +83,26 @@ ContentPart = Annotated[TextPart | RefusalPart | ImagePart | AudioPart | FilePar
 Parts = Annotated[list[ContentPart], Field(min_length=1, max_length=1000, fail_fast=True)]
 
 
+def one_or_list(value: Any) -> str:
+    """Which member of a union of one and many a value is meant to be, so that an error names the wrong item."""
+    return "<list>" if isinstance(value, list) else "<one>"
+
+
+Content = Annotated[Annotated[Text, Tag("<one>")] | Annotated[Parts, Tag("<list>")], Discriminator(one_or_list)]
+AnyContent = Annotated[Annotated[AnyText, Tag("<one>")] | Annotated[Parts, Tag("<list>")], Discriminator(one_or_list)]
+Labels = Annotated[list[Label], Field(min_length=1, max_length=4)]
+Stop = Annotated[Annotated[Label, Tag("<one>")] | Annotated[Labels, Tag("<list>")], Discriminator(one_or_list)]
+
+
 class SystemMessage(Part):
     role: Literal["system", "developer"]
-    content: Text | Parts
+    content: Content
     name: Name | None = None
 
 
 class UserMessage(Part):
     role: Literal["user"]
-    content: Text | Parts
+    content: Content
     name: Name | None = None
 
 
@@ -99,7 +119,7 @@ class ToolCall(Part):
 
 class AssistantMessage(Part):
     role: Literal["assistant"]
-    content: AnyText | Parts | None = None
+    content: AnyContent | None = None
     refusal: AnyText | None = None
     name: Name | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
@@ -109,7 +129,7 @@ class AssistantMessage(Part):
 
 class ToolMessage(Part):
     role: Literal["tool"]
-    content: AnyText | Parts
+    content: AnyContent
     tool_call_id: Label
 
 
@@ -157,7 +177,7 @@ class ChatRequest(BaseModel):
     max_tokens: Annotated[Count, Field(ge=1, le=MAX_OUTPUT)] | None = None
     max_completion_tokens: Annotated[Count, Field(ge=1, le=MAX_OUTPUT)] | None = None
     n: Annotated[Count, Field(ge=1, le=128)] | None = None
-    stop: Label | Annotated[list[Label], Field(min_length=1, max_length=4)] | None = None
+    stop: Stop | None = None
     seed: Annotated[Count, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Count, Field(ge=0, le=20)] | None = None

@@ -19,16 +19,16 @@ TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=MAX_INPUTS, 
 
 def _kind(value: Any) -> str:
     if not isinstance(value, list):
-        return "text"
+        return "<text>"
     first = value[0] if value else ""
-    return "token lists" if isinstance(first, list) else "tokens" if isinstance(first, int) else "texts"
+    return "<token lists>" if isinstance(first, list) else "<tokens>" if isinstance(first, int) else "<texts>"
 
 
 Input = Annotated[
-    Annotated[Text, Tag("text")]
-    | Annotated[Texts, Tag("texts")]
-    | Annotated[Tokens, Tag("tokens")]
-    | Annotated[TokenLists, Tag("token lists")],
+    Annotated[Text, Tag("<text>")]
+    | Annotated[Texts, Tag("<texts>")]
+    | Annotated[Tokens, Tag("<tokens>")]
+    | Annotated[TokenLists, Tag("<token lists>")],
     Discriminator(_kind),
 ]
 

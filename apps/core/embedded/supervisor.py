@@ -92,15 +92,16 @@ class Supervisor:
             self._write_up_file()
             if time.monotonic() - born > HEALTHY_SECONDS:
                 pause = FIRST_PAUSE
-            while True:
-                say(f"{child.obituary('ended')}\n    It starts again in {pause:g} s.")
+            reason = child.obituary("ended")
+            while reason:
+                say(f"{reason}\n    It starts again in {pause:g} s.")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-                with suppress(UpError):
-                    child = await self._start(service)
-                    break
-                child = self._children.get(service.name, child)
-                await child.stop(self._hurry)
+                try:
+                    child, reason = await self._start(service), ""
+                except UpError as error:
+                    reason = str(error)
+                    await self._children[service.name].stop(self._hurry)
             self._write_up_file()
 
     async def _start(self, service: Service) -> Child:

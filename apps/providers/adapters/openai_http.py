@@ -1,19 +1,19 @@
 """Speaks to any OpenAI-compatible server over HTTP; every failure becomes an UpstreamError."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
 
-from apps.core import json_codec
+from apps.core import json_codec, request_context
 from apps.core.errors import RedriveError
 from apps.providers import errors, http
+from apps.providers.adapters.event_stream import EventParser
 from apps.providers.adapters.refusals import refusal
 from apps.providers.contract import Answer, Json, Operation, ProviderConfig, UpstreamConfig
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes of a whole answer; more is a broken upstream
-MAX_EVENT = 8 * 1024 * 1024  # bytes of one server-sent event
 DONE = b"[DONE]"
 
 
@@ -26,7 +26,7 @@ class OpenAIHTTP:
             async with asyncio.timeout(within):
                 response = await _post(upstream.provider, operation, body)
                 async with response:
-                    raw = await response.read()
+                    raw = await _read_whole(response)
         except TimeoutError:
             raise errors.UpstreamTimeout() from None
         except (aiohttp.ClientError, OSError) as error:
@@ -39,7 +39,7 @@ class OpenAIHTTP:
         return Answer(answer, response.status, response.headers.get("x-request-id", ""))
 
     async def open(
-        self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float
+        self, upstream: UpstreamConfig, operation: Operation, body: Json, *, first_byte: float, within: float
     ) -> "SSEStream":
         """See contract.Adapter."""
         try:
@@ -56,68 +56,81 @@ class OpenAIHTTP:
             if isinstance(answer, dict) and answer.get("error"):
                 raise _error_inside(answer, response)
             raise _broken("The model's provider answered a stream with something else.", response.status)
-        return SSEStream(response, idle_timeout=upstream.provider.idle_timeout, choices=int(body.get("n") or 1))
+        choices = int(body.get("n") or 1)
+        return SSEStream(response, idle=upstream.provider.idle_timeout, within=within, choices=choices)
 
 
 class SSEStream:
-    """An open server-sent event stream (WHATWG HTML, section 9.2)."""
+    """An open server-sent event stream. Closes itself when a read waits for `idle` seconds, or `within` is over."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, idle_timeout: float, choices: int) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, idle: float, within: float, choices: int) -> None:
         self._response = response
-        self._idle_timeout = idle_timeout
+        self._idle = idle
         self._unfinished = set(range(choices))
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + within
+        self._reading_since: float | None = None
+        self._too_late = ""
+        self._timer = self._loop.call_later(min(idle, within), self._look_at_the_clock)
         self.status = response.status
         self.upstream_request_id = response.headers.get("x-request-id", "")
 
-    async def chunks(self) -> AsyncIterator[Json]:
+    async def chunks(self) -> AsyncGenerator[Json, None]:
         """The chunk objects until `[DONE]`, or the end after a finish_reason in every choice."""
-        async for data in self._events():
-            if data == DONE:
-                return
-            chunk = _well_formed(_load(data))
-            if chunk.get("error"):
-                raise _error_inside(chunk, self._response)
-            for choice in chunk.get("choices") or ():
-                if choice.get("finish_reason"):
-                    self._unfinished.discard(choice.get("index") or 0)
-            yield chunk
+        events = EventParser()
+        while True:
+            block = await self._read()
+            for data in events.feed(block) if block else events.end():
+                if data == DONE:
+                    return
+                yield self._chunk(data)
+            if not block:
+                break
         if self._unfinished:
             raise errors.StreamInterrupted()
 
     async def close(self) -> None:
         """Abort the connection unless the stream was read to its end."""
+        self._timer.cancel()
         if self._response.content.at_eof():
             self._response.release()
         else:
             self._response.close()
 
-    async def _events(self) -> AsyncIterator[bytes]:
-        buffer = b""
-        data: list[bytes] = []
-        while block := await self._read():
-            buffer += block
-            *lines, buffer = buffer.split(b"\n")
-            if len(buffer) > MAX_EVENT:
-                raise errors.UpstreamBroken("The model's provider sent an endless line.")
-            for line in lines:
-                line = line.removesuffix(b"\r")
-                if line.startswith(b"data:"):
-                    data.append(line[5:].removeprefix(b" "))
-                elif not line and data:
-                    yield data[0] if len(data) == 1 else b"\n".join(data)
-                    data = []
-        # Lenient towards servers that leave out the last blank line.
-        if data or buffer.startswith(b"data:"):
-            yield b"\n".join([*data, *([buffer[5:].strip()] if buffer.startswith(b"data:") else [])])
+    def _chunk(self, data: bytes) -> Json:
+        chunk = _well_formed(_load(data))
+        if chunk.get("error"):
+            raise _error_inside(chunk, self._response)
+        for choice in chunk.get("choices") or ():
+            if choice.get("finish_reason"):
+                self._unfinished.discard(choice.get("index") or 0)
+        return chunk
 
     async def _read(self) -> bytes:
+        self._reading_since = self._loop.time()
         try:
-            async with asyncio.timeout(self._idle_timeout):
-                return await self._response.content.readany()
-        except TimeoutError:
-            raise errors.UpstreamTimeout("The model's provider stopped sending.") from None
+            block = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
+            if self._too_late:
+                raise errors.UpstreamTimeout(self._too_late) from None
             raise errors.StreamInterrupted() from error
+        finally:
+            self._reading_since = None
+        if self._too_late:
+            raise errors.UpstreamTimeout(self._too_late)
+        return block
+
+    def _look_at_the_clock(self) -> None:
+        # One timer for the stream instead of one for each read. A slow client, for whom nothing is read, is not idle.
+        now = self._loop.time()
+        silent_at = self._idle + (now if self._reading_since is None else self._reading_since)
+        due = min(silent_at, self._deadline)
+        if due > now:
+            self._timer = self._loop.call_at(due, self._look_at_the_clock)
+            return
+        late = now >= self._deadline
+        self._too_late = "The answer took too long." if late else "The model's provider stopped sending."
+        self._response.close()
 
 
 async def _post(provider: ProviderConfig, operation: str, body: Json) -> aiohttp.ClientResponse:
@@ -126,7 +139,7 @@ async def _post(provider: ProviderConfig, operation: str, body: Json) -> aiohttp
         response = await http.session().post(
             f"{provider.base_url}/{operation}",
             data=json_codec.dumps(body),
-            headers=provider.headers,
+            headers={**provider.headers, "X-Request-ID": request_context.current().request_id},
             timeout=timeout,
             allow_redirects=False,
         )
@@ -156,6 +169,17 @@ def _broken(message: str, status: int) -> errors.UpstreamBroken:
     error = errors.UpstreamBroken(message)
     error.upstream_status = status
     return error
+
+
+async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while block := await response.content.readany():
+        parts.append(block)
+        size += len(block)
+        if size > MAX_ANSWER:
+            raise _broken("The model's provider sent an endless answer.", response.status)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

@@ -17,7 +17,10 @@ FILTER_CODES = frozenset(
 )
 _CONTEXT_WORDS = re.compile(r"maximum context length|context (?:window|size|length)", re.I)
 _SECRETS = re.compile(
-    r"\b(?:sk|rk|pk|key|rd|Bearer)[-_ ][A-Za-z0-9*._-]{6,}|https?://\S+|/(?:home|usr|root|var|opt|srv|app)/\S+"
+    r"\b(?:sk|rk|pk|key|rd|Bearer)[-_ ][A-Za-z0-9*._-]{6,}"  # keys by their prefix
+    r"|\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9_-]{30,}"  # long strings that are no words
+    r"|https?://\S+"
+    r"|(?<![\w/])/[\w.-]+/\S+"  # absolute paths
 )
 _NUMBERS = re.compile(r"\b\d{3,7}\b")
 
@@ -30,13 +33,14 @@ def refusal(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
 
 
 def _kind(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
-    inner = body.get("error") if isinstance(body, dict) else None
-    inner = inner if isinstance(inner, dict) else {"message": inner} if isinstance(inner, str) else {}
+    inner = _inner(body)
+    codes = {str(inner.get("code")), str(inner.get("type"))}
     code = str(inner.get("code") or inner.get("type") or "")
     message = safe(inner.get("message"))
-    if code in CONTEXT_CODES or (status in PASSED_ON and _CONTEXT_WORDS.search(message)):
+    # llama.cpp answers 500 for it; others by words only.
+    if codes & CONTEXT_CODES or (status in PASSED_ON and _CONTEXT_WORDS.search(message)):
         return _context_error(message, inner)
-    if code in FILTER_CODES:
+    if codes & FILTER_CODES:
         return ContentFiltered(message, details={"reason": code})
     if status in PASSED_ON:
         param = inner.get("param")
@@ -54,6 +58,14 @@ def _kind(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
     if status in {408, 504}:
         return errors.UpstreamTimeout()
     return errors.UpstreamBroken(retry_after=retry_after(headers) if status == 503 else None)
+
+
+def _inner(body: Any) -> dict[str, Any]:
+    """OpenAI's `{"error": {...}}`, `{"error": "text"}`, or vLLM's flat `{"object": "error", "message": ...}`."""
+    if not isinstance(body, dict):
+        return {}
+    inner = body.get("error", body)
+    return inner if isinstance(inner, dict) else {"message": inner}
 
 
 def safe(message: Any) -> str:

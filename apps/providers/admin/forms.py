@@ -17,7 +17,7 @@ from apps.providers.models import validate_headers
 one_word = RegexValidator(r"\A[\x21-\x7e]+\Z", "No spaces, line breaks or letters beyond ASCII.")
 
 
-class SecretTextarea(UnfoldAdminTextareaWidget):  # type: ignore[misc]
+class SecretTextarea(UnfoldAdminTextareaWidget):
     """Several secret lines: what was typed never comes back in a page."""
 
     def format_value(self, value: Any) -> str:

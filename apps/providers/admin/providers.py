@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from redis.exceptions import RedisError
 from unfold.decorators import action, display
 
-from apps.access.audited_admin import AuditedModelAdmin
+from apps.access.audited_admin import AuditedModelAdmin, posted
 from apps.providers import breaker_board, probe
 from apps.providers.admin.forms import ProbeForm, ProviderForm, ResetForm
 from apps.providers.models import Provider
@@ -31,7 +31,7 @@ class ProviderAdmin(AuditedModelAdmin):
     search_help_text = "Search by name or address"
     ordering = ("name",)
     readonly_fields = ("created_at", "updated_at")
-    change_form_outer_after_template = "admin/providers/breakers.html"
+    change_form_outer_before_template = "admin/providers/breakers.html"
     actions_detail = ("test", "reset_breaker")
     _connection = (
         "name",
@@ -44,16 +44,16 @@ class ProviderAdmin(AuditedModelAdmin):
         "remove_headers",
     )
     _limits = (
-        ("Timeouts", {"fields": ("connect_timeout", "first_token_timeout", "idle_timeout", "total_timeout")}),
+        ("Timeouts", {"fields": (("connect_timeout", "first_token_timeout"), ("idle_timeout", "total_timeout"))}),
         (
             "Load and circuit breaker",
-            {"fields": ("max_concurrency", "breaker_failures", "breaker_window", "breaker_reset")},
+            {"fields": (("max_concurrency", "breaker_failures"), ("breaker_window", "breaker_reset"))},
         ),
     )
     fieldsets = (
         (None, {"fields": _connection}),
         *_limits,
-        ("Dates", {"fields": ("created_at", "updated_at")}),
+        ("Dates", {"fields": (("created_at", "updated_at"),)}),
     )
     add_fieldsets = ((None, {"fields": _connection}), *_limits)
 
@@ -105,7 +105,7 @@ class ProviderAdmin(AuditedModelAdmin):
     def test(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """One real request, on POST."""
         provider = self.row_or_404(request, object_id)
-        form = ProbeForm(request.POST or None, models=breaker_board.models_of(provider))
+        form = ProbeForm(posted(request), models=breaker_board.models_of(provider))
 
         outcome = None
         if request.method == "POST" and form.is_valid():
@@ -117,8 +117,8 @@ class ProviderAdmin(AuditedModelAdmin):
             "outcome": outcome,
             **self.admin_site.each_context(request),
             "title": f"Test {provider.name}",
-            "explanation": f"Sends one request to {provider.base_url} and says how it went. If it goes well, calls that "
-            "were kept away because the credentials were refused go there again.",
+            "explanation": f"Sends one request to {provider.base_url} and says how it went. If it goes well, calls "
+            "that were kept away because the credentials were refused go there again.",
             "form": form,
             "submit": "Test",
             "opts": self.opts,
@@ -148,7 +148,7 @@ class ProviderAdmin(AuditedModelAdmin):
             explanation="Calls go to this provider again at once. If it still fails, the breaker opens again.",
             submit="Reset",
             act=act,
-            form=ResetForm(request.POST or None, models=models),
+            form=ResetForm(posted(request), models=models),
         )
 
     @display(description="key stored", boolean=True)

@@ -1,16 +1,17 @@
 """The admin of model routes: what a public model name means."""
 
 from django.contrib import admin
-from django.db.models import Prefetch, QuerySet
+from django.db.models import JSONField, Prefetch, QuerySet
 from django.http import HttpRequest
 from unfold.admin import TabularInline
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.access.audited_admin import AuditedModelAdmin
 from apps.providers.models import ModelRoute, Upstream
 
 
-class UpstreamInline(TabularInline):  # type: ignore[misc]
+class UpstreamInline(TabularInline):
     """Where the route's requests go, in the order of the positions."""
 
     model = Upstream
@@ -33,16 +34,23 @@ class ModelRouteAdmin(AuditedModelAdmin):
     ordering = ("public_name",)
     inlines = (UpstreamInline,)
     readonly_fields = ("created_at",)
+    formfield_overrides = {JSONField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 3})}}
     fieldsets = (
         (None, {"fields": ("public_name", "enabled", "created_at")}),
         (
             "Requests",
-            {"fields": ("default_params", "context_window", "max_output_tokens", "unknown_fields", "fallback_after")},
+            {
+                "fields": (
+                    "default_params",
+                    ("context_window", "max_output_tokens"),
+                    ("unknown_fields", "fallback_after"),
+                )
+            },
         ),
         (
             "Price",
             {
-                "fields": ("input_usd_per_million", "output_usd_per_million"),
+                "fields": (("input_usd_per_million", "output_usd_per_million"),),
                 "description": "Leave both empty to go by the published price of each upstream's model.",
             },
         ),

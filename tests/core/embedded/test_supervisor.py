@@ -134,6 +134,22 @@ async def test_a_process_that_may_restart_does_with_its_new_pid_in_up_json(run):
     assert await started.stop() == 0
 
 
+async def test_a_restart_that_fails_is_tried_again(run, capsys):
+    base = service("a")
+    moods = iter(["", "dies", ""])
+
+    async def launch(run):
+        return await service("a", mood=next(moods)).launch(run)
+
+    started = Started(run, [Service(name="a", launch=launch, is_ready=base.is_ready)])
+    await started.until_announced()
+    os.kill(started.pid("a"), signal.SIGKILL)
+    await until(lambda: events(run).count("start-a") == 3)
+    await until(lambda: f'"a": {started.pid("a")}' in (run.data_dir / "up.json").read_text())
+    assert await started.stop() == 0
+    assert "ended while starting (exit code 3)" in capsys.readouterr().err
+
+
 async def test_the_end_of_a_process_that_all_need_stops_all(run, capsys):
     started = Started(run, [service("a", restarts=False), service("b", after=("a",))])
     await started.until_announced()

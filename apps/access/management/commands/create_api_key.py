@@ -42,10 +42,12 @@ class Command(BaseCommand):
         for name, value in limits.items():
             if value is not None and (value < 0 or (value == 0 and name != "monthly_budget_usd") or value >= 10**9 * 2):
                 raise CommandError(f"{name}: {value} is out of range")
-        project = self._project(options["project"])
         if not options["name"].strip() or len(options["name"]) > 64:
             raise CommandError("the name may have 1 to 64 characters")
         allowed = [name.strip() for name in options["models"].split(",") if name.strip()]
+        if any(len(name) > 128 for name in allowed):
+            raise CommandError("--models: a model name may have 128 characters")
+        project = self._project(options["project"])
         _, secret = keys.create(
             project=project,
             name=options["name"],
@@ -56,14 +58,12 @@ class Command(BaseCommand):
         self.stdout.write(secret)
 
     def _project(self, name: str) -> Project:
-        project = Project.objects.filter(name=name).first()
-        if project is None:
-            project = Project(name=name)
-            try:
-                project.full_clean()
-            except ValidationError as error:
-                raise CommandError(f"project {name}: {'; '.join(error.messages)}") from None
-            project.save()
+        try:
+            Project(name=name).full_clean(validate_unique=False, validate_constraints=False)
+        except ValidationError as error:
+            raise CommandError(f"project {name}: {'; '.join(error.messages)}") from None
+        project, is_new = Project.objects.get_or_create(name=name)
+        if is_new:
             audit.record("create", project, after=audit.snapshot(project))
         return project
 
@@ -72,9 +72,9 @@ def _dollars(text: str | None) -> Decimal | None:
     if text is None:
         return None
     try:
-        amount = Decimal(text)
-        if not amount.is_finite() or amount >= 10**8:
-            raise CommandError("--budget: give US dollars, such as 50 or 12.50")
-        return amount.quantize(Decimal("0.0001"))
+        amount = Decimal(text).quantize(Decimal("0.0001"))
     except InvalidOperation:
         raise CommandError("--budget: give US dollars, such as 50 or 12.50") from None
+    if not amount.is_finite() or not 0 <= amount < 10**8:
+        raise CommandError("--budget: give US dollars from 0 to 99999999, such as 50 or 12.50")
+    return amount

@@ -1,0 +1,173 @@
+"""Settings: read once, unknown names refused, found in the environment, up.json, secrets.json or the defaults."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from apps.core import conf
+from apps.core.conf import ConfigurationError, RedriveSettings
+
+Put = Callable[..., None]
+
+
+@pytest.fixture
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+    """Write files of an otherwise empty data folder; nothing else of Redrive's is in the environment."""
+    for name in [name for name in os.environ if name.startswith(conf.PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("REDRIVE_DATA_DIR", str(tmp_path))
+
+    def write(**files: Any) -> None:
+        for name, content in files.items():
+            (tmp_path / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+    return write
+
+
+def gone_pid() -> int:
+    """The process id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def running(**state: Any) -> dict[str, Any]:
+    """An up.json whose supervisor lives."""
+    return {"pids": {"supervisor": os.getpid()}, **state}
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("REDRIVE_DATABASE_URI", "REDRIVE_DATABASE_URL"),
+        ("REDRIVE_LIMIT_FAIL_OPEN", "REDRIVE_LIMITS_FAIL_OPEN"),
+        ("REDRIVE_LOGLEVEL", "REDRIVE_LOG_LEVEL"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_a_suggestion(
+    put: Put, monkeypatch: pytest.MonkeyPatch, name: str, suggestion: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(ConfigurationError, match=f"{name}.*Did you mean {suggestion}"):
+        conf.load()
+
+
+def test_a_name_like_no_other_is_refused_without_one(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRIVE_QQQQQQ", "x")
+    with pytest.raises(ConfigurationError) as raised:
+        conf.load()
+    assert "REDRIVE_QQQQQQ" in str(raised.value)
+    assert "Did you mean" not in str(raised.value)
+
+
+def test_without_anything_the_defaults_count(put: Put) -> None:
+    found = conf.load()
+    assert (found.database_url, found.redis_url, found.limits_fail_open) == ("", "", True)
+    assert found.max_body == 10 * 1024 * 1024
+
+
+def test_secrets_go_before_the_defaults(put: Put) -> None:
+    put(secrets={"secret_key": "from the file", "encryption_keys": "one,two"})
+    found = conf.load()
+    assert found.secret_key.get_secret_value() == "from the file"
+    assert found.encryption_keys == ["one", "two"]
+
+
+def test_running_services_go_before_secrets(put: Put) -> None:
+    put(secrets={"redis_url": "redis://secrets"}, up=running(redis_url="redis://up", database_url="postgresql://up/x"))
+    found = conf.load()
+    assert (found.redis_url, found.database_url) == ("redis://up", "postgresql://up/x")
+
+
+def test_the_environment_goes_before_everything(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(secrets={"secret_key": "file"}, up=running(redis_url="redis://up"))
+    monkeypatch.setenv("REDRIVE_REDIS_URL", "redis://environment")
+    monkeypatch.setenv("REDRIVE_SECRET_KEY", "environment")
+    found = conf.load()
+    assert found.redis_url == "redis://environment"
+    assert found.secret_key.get_secret_value() == "environment"
+
+
+def test_an_environment_that_is_passed_is_the_one_that_is_read(put: Put, tmp_path: Path) -> None:
+    found = conf.load({"REDRIVE_DATA_DIR": str(tmp_path), "REDRIVE_REDIS_URL": "redis://passed"})
+    assert found.redis_url == "redis://passed"
+
+
+def test_an_empty_variable_is_none(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(up=running(redis_url="redis://up"))
+    monkeypatch.setenv("REDRIVE_REDIS_URL", "")
+    monkeypatch.setenv("REDRIVE_MAX_BODY", "")
+    found = conf.load()
+    assert (found.redis_url, found.max_body) == ("redis://up", 10 * 1024 * 1024)
+
+
+def test_the_file_of_a_dead_supervisor_is_stale(put: Put) -> None:
+    put(up={"pids": {"supervisor": gone_pid()}, "redis_url": "redis://stale"})
+    assert conf.load().redis_url == ""
+
+
+@pytest.mark.parametrize("file", ["up", "secrets"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "null", "[]", '"x"', "5", '{"pids": null}', '{"pids": {}}', '{"pids": {"supervisor": "x"}}']
+)
+def test_a_damaged_file_is_as_none(put: Put, file: str, content: str) -> None:
+    put(**{file: content})
+    assert conf.load().redis_url == ""
+
+
+def test_lists_are_separated_by_commas(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRIVE_ALLOWED_HOSTS", " a.example , b.example,, ")
+    monkeypatch.setenv("REDRIVE_CSRF_TRUSTED_ORIGINS", "https://a.example")
+    found = conf.load()
+    assert found.allowed_hosts == ["a.example", "b.example"]
+    assert found.csrf_trusted_origins == ["https://a.example"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDRIVE_MAX_BODY", "many"),
+        ("REDRIVE_MAX_BODY", "5"),
+        ("REDRIVE_LOG_LEVEL", "LOUD"),
+        ("REDRIVE_TRUSTED_PROXIES", "-1"),
+        ("REDRIVE_REDIS_TIMEOUT", "0"),
+        ("REDRIVE_CONFIG_POLL", "5"),
+        ("REDRIVE_LIMITS_FAIL_OPEN", "perhaps"),
+        ("REDRIVE_DATABASE_POOL_SIZE", "1"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_name(
+    put: Put, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        conf.load()
+
+
+def test_settings_do_not_change(put: Put) -> None:
+    with pytest.raises(ValidationError):
+        conf.load().max_body = 5  # type: ignore[misc]
+
+
+def test_secrets_are_not_shown_by_repr(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRIVE_SECRET_KEY", "hidden-one")
+    monkeypatch.setenv("REDRIVE_ENCRYPTION_KEYS", "hidden-two")
+    monkeypatch.setenv("REDRIVE_METRICS_TOKEN", "hidden-three")
+    assert "hidden" not in repr(conf.load())
+
+
+def test_passwords_in_addresses_are_not_shown_by_repr(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRIVE_DATABASE_URL", "postgresql://redrive:hidden-four@host/db")
+    monkeypatch.setenv("REDRIVE_REDIS_URL", "redis://:hidden-five@host/0")
+    assert "hidden" not in repr(conf.load())
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [name for name, field in RedriveSettings.model_fields.items() if not field.description] == []
