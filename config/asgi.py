@@ -1,7 +1,7 @@
 """The one dispatcher: /v1, health and metrics go to the lean handler, all else to Django's own; lifespan beside.
 
-`uvicorn config.asgi:application` or granian with `--interface asgi`: the lifespan events start the look-out for
-changed configuration and, at the end, write what still waits for the ledger.
+`uvicorn config.asgi:application --lifespan on`: the lifespan events start the look-out for changed configuration
+and, at the end, write what still waits for the ledger.
 """
 
 import asyncio

@@ -33,7 +33,6 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "axes",
-    "django_structlog",
     "apps.core",
     "apps.access",
     "apps.providers",

@@ -3,22 +3,30 @@
 from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
-from rest_framework.routers import DefaultRouter
+from rest_framework.routers import APIRootView, DefaultRouter
 
 from apps.completions.operator_api import LedgerViewSet
 from apps.providers.operator_api import BreakerViewSet
 from config.api import api
 from config.health_views import livez, metrics, readyz
-from config.root_views import home
+from config.root_views import favicon, home
 
 handler400 = "config.error_views.handler400"
 handler403 = "config.error_views.handler403"
 handler404 = "config.error_views.handler404"
 handler500 = "config.error_views.handler500"
 
+
+class Operators(APIRootView):
+    """What the admin shows, for scripts. Log in at /admin/ and send the session cookie."""
+
+
 operators = DefaultRouter()
+operators.APIRootView = Operators
 operators.register("ledger", LedgerViewSet, basename="ledger")
 operators.register("breakers", BreakerViewSet, basename="breakers")
+
+schema = SpectacularAPIView.as_view(urlconf=[path("ops/api/", include(operators.urls))])
 
 urlpatterns = [
     path("v1/", api.urls),
@@ -26,7 +34,8 @@ urlpatterns = [
     path("readyz", readyz),
     path("metrics", metrics),
     path("admin/", admin.site.urls),
-    path("ops/api/schema/", SpectacularAPIView.as_view(urlconf=[path("ops/api/", include(operators.urls))])),
+    path("ops/api/schema/", schema, name="operators-schema"),
     path("ops/api/", include(operators.urls)),
+    path("favicon.ico", favicon),
     path("", home),
 ]

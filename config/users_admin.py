@@ -16,7 +16,7 @@ from apps.access.audited_admin import AuditedModelAdmin, ReadOnlyModelAdmin
 POWERS = ("is_superuser", "groups", "user_permissions")
 
 
-class UserAdmin(DjangoUserAdmin, AuditedModelAdmin):  # type: ignore[misc]  # type: ignore[misc, type-arg]
+class UserAdmin(DjangoUserAdmin, AuditedModelAdmin):  # type: ignore[misc, type-arg]
     """Operators. They are made inactive, not deleted, so that their history keeps its name."""
 
     form = UserChangeForm
@@ -45,7 +45,7 @@ class UserAdmin(DjangoUserAdmin, AuditedModelAdmin):  # type: ignore[misc]  # ty
         return response
 
 
-class GroupAdmin(DjangoGroupAdmin, AuditedModelAdmin):
+class GroupAdmin(DjangoGroupAdmin, AuditedModelAdmin):  # type: ignore[misc]
     """Groups of permissions; only superusers change them."""
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:

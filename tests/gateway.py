@@ -1,4 +1,4 @@
-"""The real gateway as a child process (granian), on the test database of this worker or on services of its own."""
+"""The real gateway as a child process (uvicorn), on the test database of this worker or on services of its own."""
 
 import os
 import signal
@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+
+from apps.core.embedded.web import APPLICATION, OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,22 +32,8 @@ class Gateway:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = Path(tempfile.mkstemp(prefix="redrive-gateway-", suffix=".log")[1])
-        command = [
-            sys.executable,
-            "-m",
-            "granian",
-            "config.asgi:application",
-            "--interface",
-            "asgi",
-            "--loop",
-            "uvloop",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--log-level",
-            "warning",
-        ]
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, "-m", "uvicorn", APPLICATION, *address, *OPTIONS]
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -6,6 +6,7 @@ decides. With Redis away, request and token limits and slots fail open (REDRIVE_
 
 import asyncio
 import zlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,9 +74,20 @@ class Admission:
         except RedisAway:
             # The ledger has the truth: the counter is dropped, and rebuilt from it, before it is used again.
             _drifted.update(check.key for check in self.checks if check.kind == "b")
+            _orphans.append(self)
+
+    async def give_back(self) -> None:
+        """Free the slot and the reservation, if Redis holds them. Raises RedisAway."""
+        held = [check for check in self.checks if check.kind in "cb"]
+        if held:
+            head: list[str | int] = [self.lease, self.tokens, self.nusd, 0, 0]
+            await pipe().run(_SETTLE, [check.key for check in held], head + _limits_of(held))
 
 
-_drifted: set[str] = set()
+_drifted: set[str] = set()  # keys of budgets that miss a settlement
+# What Redis may hold for nobody: it did not answer in time, but executes what it was sent once it thaws.
+_orphans: deque[Admission] = deque(maxlen=10_000)
+_cleaning: asyncio.Task[None] | None = None
 
 
 async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "") -> Admission:
@@ -97,6 +109,7 @@ async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "") -
         else:
             raise errors.ServiceUnavailable("The budget is being counted. Try again.")
     except RedisAway:
+        _orphans.append(admission)
         return _without_redis(admission)
     _show(checks, answer)
     if answer[0] == b"ok":
@@ -159,13 +172,30 @@ def _limits_of(checks: list[_Check]) -> list[str | int]:
 
 
 async def _ask(admission: Admission) -> list[Any]:
+    global _cleaning
     keys = [check.key for check in admission.checks]
     if _drifted and (forget := _drifted.intersection(keys)):
         await pipe().command("DEL", *forget)
         _drifted.difference_update(forget)
     head: list[str | int] = [admission.lease, LEASE * 1000, admission.tokens, admission.nusd]
     answer: list[Any] = await pipe().run(_ADMIT, keys, head + _limits_of(admission.checks))
+    if _orphans and (_cleaning is None or _cleaning.done()):
+        _cleaning = asyncio.ensure_future(_give_back_orphans())
     return answer
+
+
+async def _give_back_orphans() -> None:
+    """Free what orphans hold, several times: Redis may execute what it was sent before only after our first try."""
+    found = list(_orphans)
+    for wait in (0, 0.2, 1, 3):
+        await asyncio.sleep(wait)
+        try:
+            for orphan in found:
+                await orphan.give_back()
+        except RedisAway:
+            return  # they stay orphans for the next time
+    for _ in found:
+        _orphans.popleft()
 
 
 async def _load_budget(check: _Check) -> None:

@@ -57,6 +57,7 @@ class AuditedModelAdmin(ModelAdmin):
 
     actions = None
     show_facets = ShowFacets.NEVER
+    list_filter_submit = True
     warn_unsaved_form = True
     change_form_after_template = "admin/reason.html"
     delete_confirmation_template = "admin/delete.html"
@@ -158,7 +159,7 @@ class AuditedModelAdmin(ModelAdmin):
             "title": title,
             "explanation": explanation,
             "form": form,
-            "submit": submit,
+            "submit_text": submit,
             "danger": danger,
             "opts": self.opts,
             "back_url": self.change_url(row),

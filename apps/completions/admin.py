@@ -178,7 +178,7 @@ class StoredBodyAdmin(KeysetModelAdmin):
             "title": f"Texts of {body.request_id}",
             "explanation": "These are the words of a person. That you looked at them is kept in the audit.",
             "form": form,
-            "submit": "Show",
+            "submit_text": "Show",
             "texts": texts,
             "opts": self.opts,
             "back_url": "../change/",

@@ -39,7 +39,10 @@ class LedgerFilter(django_filters.FilterSet):  # type: ignore[misc]
 
 
 class LedgerViewSet(viewsets.ReadOnlyModelViewSet[LedgerEntry]):
-    """Upstream requests, newest first."""
+    """Upstream requests, newest first.
+
+    Filters: since, until, project, api_key, request_id, model, provider, outcome.
+    """
 
     queryset: Any = LedgerEntry.objects.all()
     serializer_class = LedgerEntrySerializer

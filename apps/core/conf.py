@@ -37,8 +37,8 @@ class RedriveSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Field(ROOT / ".redrive", description="folder of the embedded services, up.json and secrets.json")
-    database_url: str = Field("", description="postgresql://user:password@host:port/name")
-    redis_url: str = Field("", description="redis://[:password@]host:port/db of Redis or Valkey")
+    database_url: str = Field("", repr=False, description="postgresql://user:password@host:port/name")
+    redis_url: str = Field("", repr=False, description="redis://[:password@]host:port/db of Redis or Valkey")
     secret_key: SecretStr = Field(SecretStr(""), description="Django's SECRET_KEY")
     encryption_keys: CommaSeparated = Field(
         default_factory=list, repr=False, description="Fernet keys, comma separated: the first encrypts, all decrypt"
@@ -68,13 +68,13 @@ class RedriveSettings(BaseSettings):
         return _split(value)
 
 
-def load(environ: Mapping[str, str] = os.environ) -> RedriveSettings:
+def load() -> RedriveSettings:
     """Settings from the environment and the data folder. Raises ConfigurationError naming the wrong variable."""
-    _refuse_unknown(environ)
-    data_dir = Path(environ.get(f"{PREFIX}DATA_DIR") or RedriveSettings.model_fields["data_dir"].default)
+    _refuse_unknown(os.environ)
+    data_dir = Path(os.environ.get(f"{PREFIX}DATA_DIR") or RedriveSettings.model_fields["data_dir"].default)
     found = {**read_secrets(data_dir), **running_services(data_dir)}
     names = ("database_url", "redis_url", "secret_key", "encryption_keys")
-    defaults = {name: found[name] for name in names if name in found and not environ.get(PREFIX + name.upper())}
+    defaults = {name: found[name] for name in names if name in found and not os.environ.get(PREFIX + name.upper())}
     try:
         return RedriveSettings(**defaults)
     except ValidationError as error:
@@ -93,20 +93,20 @@ def running_services(data_dir: Path) -> dict[str, Any]:
         return {}
     else:
         return {}
-    try:
-        state: dict[str, Any] = json.loads((data_dir / "up.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return state
+    return _read_object(data_dir / "up.json")
 
 
 def read_secrets(data_dir: Path) -> dict[str, Any]:
     """The content of `secrets.json`, which `up` generates on its first start (0600), or {}."""
+    return _read_object(data_dir / "secrets.json")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        secrets: dict[str, Any] = json.loads((data_dir / "secrets.json").read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return secrets
+    return found if isinstance(found, dict) else {}
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, ParamSpec, TypeVar
 
+import psycopg
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
@@ -23,7 +24,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-LOST_CONNECTION = (OperationalError, InterfaceError)
+# Of Django, and of psycopg where Django does not translate (COPY, the pool).
+LOST_CONNECTION = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 @functools.cache
@@ -83,7 +85,7 @@ class Batch(Generic[T, R]):
         self._idle = threading.Event()
         self._idle.set()
         self._closing = False
-        self._start_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
@@ -113,15 +115,16 @@ class Batch(Generic[T, R]):
             self._closing = False
 
     def _put(self, item: T, future: "asyncio.Future[R] | None") -> None:
-        self._idle.clear()
-        self._waiting.append((item, future))
+        with self._lock:
+            self._waiting.append((item, future))
+            self._idle.clear()
         if not self._wake.is_set():
             self._wake.set()
         if self._thread is None:
             self._start()
 
     def _start(self) -> None:
-        with self._start_lock:
+        with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"redrive-batch-{self._name}", daemon=True)
                 self._thread.start()
@@ -135,39 +138,38 @@ class Batch(Generic[T, R]):
             size = min(len(self._waiting), self._max_items)
             # The items stay in the queue until they are written, so that the backlog counts them.
             taken = [self._waiting[index] for index in range(size)]
-            results = self._write_or_wait([item for item, _ in taken]) if taken else []
+            results = self._write_or_halve([item for item, _ in taken]) if taken else []
             for _ in taken:
                 self._waiting.popleft()
             _answer(taken, results)
-            if not self._waiting:
-                self._idle.set()
-            if self._waiting:  # also what was appended between the line above and this one
-                self._idle.clear()
+            with self._lock:
+                if not self._waiting:
+                    self._idle.set()
+            if self._waiting:
                 self._wake.set()
 
-    def _write_or_wait(self, items: list[T]) -> list[R | Exception]:
-        delay = 0.1
-        while True:
-            try:
-                return self._bisect(items)
-            except LOST_CONNECTION as error:
-                log.warning("batch_waits_for_database", batch=self._name, waiting=len(self._waiting), error=str(error))
-                time.sleep(delay)
-                delay = min(delay * 2, 2.0)
-
-    def _bisect(self, items: list[T]) -> list[R | Exception]:
+    def _write_or_halve(self, items: list[T]) -> list[R | Exception]:
         try:
-            return list(_with_connection(lambda: self._write(items)))
-        except LOST_CONNECTION:
-            raise
+            return list(self._write_patiently(items))
         except Exception as error:
             if len(items) > 1:
                 middle = len(items) // 2
-                return self._bisect(items[:middle]) + self._bisect(items[middle:])
+                return self._write_or_halve(items[:middle]) + self._write_or_halve(items[middle:])
             log.error("batch_item_refused", batch=self._name, exc_info=error)
             if self._poisoned is not None:
                 self._poisoned(items[0], error)
             return [error]
+
+    def _write_patiently(self, items: list[T]) -> Sequence[R]:
+        # Here and not around the halving: what one half has committed must not be written again.
+        delay = 0.1
+        while True:
+            try:
+                return _with_connection(lambda: self._write(items))
+            except LOST_CONNECTION as error:
+                log.warning("batch_waits_for_database", batch=self._name, waiting=len(self._waiting), error=str(error))
+                time.sleep(delay)
+                delay = min(delay * 2, 2.0)
 
 
 def _answer(taken: "list[tuple[T, asyncio.Future[R] | None]]", results: "list[R | Exception]") -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from redis.exceptions import RedisError
 
 from apps.core import errors
+from apps.core.database import LOST_CONNECTION
+from apps.core.redis import RedisAway
 
 
 def payload(error: errors.RedriveError, request_id: str) -> dict[str, Any]:
@@ -51,8 +52,8 @@ def translate(error: BaseException) -> errors.RedriveError | None:
         return errors.PayloadTooLarge()
     if isinstance(error, SuspiciousOperation | UnicodeError):
         return errors.InvalidRequest()
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, LOST_CONNECTION):
         return errors.ServiceUnavailable("The database does not answer right now.")
-    if isinstance(error, RedisError | ConnectionError | TimeoutError):
+    if isinstance(error, RedisAway | RedisError | ConnectionError | TimeoutError):
         return errors.ServiceUnavailable()
     return None

@@ -1,6 +1,7 @@
 """JSON in and out: orjson, and the standard library for the lone surrogates that orjson refuses."""
 
 import json
+import math
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ def loads(raw: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(raw, parse_constant=_refuse)
+        return json.loads(raw, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("too deep") from None
 
@@ -38,3 +39,10 @@ def ascii_dumps(value: Any) -> str:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number

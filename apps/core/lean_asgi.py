@@ -6,14 +6,16 @@ and runs seven middleware; the API needs neither. The admin and DRF stay on Djan
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from inspect import iscoroutinefunction
 from io import BytesIO
 from typing import Any
 
 import structlog
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
-from django.urls import ResolverMatch, set_script_prefix
+from django.urls import ResolverMatch, resolve, set_script_prefix
 
 from apps.core import error_payload, errors, json_codec, request_context
 from apps.core.request_context import Receive, Scope, Send
@@ -22,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 DRAIN = 20 * 1024 * 1024  # bytes of a refused body still read, so that the client sees the answer and not a reset
 PARSE_IN_THREAD = 256 * 1024  # bytes from which JSON is parsed off the loop
+
+
+AsyncView = Callable[..., Awaitable[HttpResponseBase]]
 
 
 class ClientGone(Exception):
@@ -36,21 +41,10 @@ class LeanASGIHandler(ASGIHandler):
         super().__init__()
         self.max_body = max_body
         self.before_reply = before_reply
-        self._matches: dict[str, ResolverMatch] = {}
+        self._views: dict[str, tuple[AsyncView, ResolverMatch]] = {}
 
     def load_middleware(self, is_async: bool = False) -> None:
-        self._view_middleware = self._template_response_middleware = self._exception_middleware = []  # type: ignore[var-annotated]
-        self._middleware_chain = getattr(self, "_get_response_async")  # noqa: B009 (not in the stubs)
-
-    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
-        """Django's resolver, asked once for each address without parts that vary."""
-        match = self._matches.get(request.path_info)
-        if match is None:
-            match = super().resolve_request(request)
-            if not match.kwargs and not match.args:
-                self._matches[request.path_info] = match
-        request.resolver_match = match
-        return match
+        """There is none."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         try:
@@ -86,7 +80,8 @@ class LeanASGIHandler(ASGIHandler):
 
     async def _get_answer(self, request: ASGIRequest) -> HttpResponseBase:
         try:
-            response: HttpResponseBase = await self._middleware_chain(request)
+            view, match = self._find_view(request)
+            response = await view(request, *match.args, **match.kwargs)
         except Exception as error:
             response = respond_to(error)
         if isinstance(response, HttpResponseNotAllowed):
@@ -95,6 +90,18 @@ class LeanASGIHandler(ASGIHandler):
             response["Allow"] = allowed
         await self.before_reply()
         return response
+
+    def _find_view(self, request: ASGIRequest) -> tuple[AsyncView, ResolverMatch]:
+        """The view of an address, as a coroutine function; Django is asked once where no part of it varies."""
+        found = self._views.get(request.path_info)
+        if found is None:
+            match = resolve(request.path_info)
+            view = match.func if iscoroutinefunction(match.func) else partial(asyncio.to_thread, match.func)
+            found = (view, match)
+            if not match.kwargs and not match.args:
+                self._views[request.path_info] = found
+        request.resolver_match = found[1]
+        return found
 
     async def _read(self, receive: Receive) -> bytes:
         parts: list[bytes] = []

@@ -136,16 +136,21 @@ class ScriptPipe:
                 return self._connection
             if time.monotonic() < self._away_until:
                 raise RedisAway("Redis was away a moment ago")
+            connection = _Connection()
             try:
                 async with asyncio.timeout(self._timeout):
-                    _, connection = await loop.create_connection(_Connection, *self._address, ssl=self._tls or None)
+                    await loop.create_connection(lambda: connection, *self._address, ssl=self._tls or None)
                     for hello in self._hello:
                         answer = await connection.send(hello, loop)
                         if isinstance(answer, hiredis.ReplyError):
                             raise RedisAway(str(answer))
             except (OSError, TimeoutError, RedisAway) as error:
+                connection.fail("not connected")
                 self._mark_away(str(error) or "no answer in time")
                 raise RedisAway(str(error)) from error
+            except BaseException:
+                connection.fail("not connected")
+                raise
             self._connection = connection
             return connection
 

@@ -186,6 +186,10 @@ def test_a_viewer_sees_keys_and_may_not_touch_them(client: Client, django_user_m
     assert authentication.find(keys.digest(secret)) is not None
 
 
-def test_an_expired_key_is_shown_as_expired(admin_client: Client, make_key: MakeKey) -> None:
-    make_key(expires_at=timezone.now() - timedelta(hours=1))
-    assert "expired" in admin_client.get(page("apikey_changelist")).content.decode()
+def test_keys_are_filtered_by_whether_they_work(admin_client: Client, make_key: MakeKey) -> None:
+    works, _ = make_key(expires_at=timezone.now() + timedelta(hours=1))
+    expired, _ = make_key(expires_at=timezone.now() - timedelta(hours=1))
+    disabled, _ = make_key(disabled_at=timezone.now())
+    for status, key in (("works", works), ("expired", expired), ("disabled", disabled)):
+        response = admin_client.get(page("apikey_changelist"), {"status": status})
+        assert [row.pk for row in response.context["cl"].result_list] == [key.pk]

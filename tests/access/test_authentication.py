@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from apps.access import authentication, keys
 from apps.access.authentication import FAILURES_PER_MINUTE, authenticate, forget
 from apps.access.models import ApiKey, Limit

@@ -206,27 +206,3 @@ async def test_a_caller_that_leaves_does_not_take_its_item_along(store: Store) -
     other = batch.submit(2)
     assert await other == "wrote 2"
     assert store.written == [1, 2]
-
-
-def test_an_item_that_comes_as_the_writer_falls_idle_is_waited_for_by_a_flush(store: Store) -> None:
-    batch: Batch[int, str] = Batch(store, name="t")
-
-    class Late(type(batch._waiting)):  # type: ignore[misc]
-        """A queue whose writer falls idle between the announcement of an item and its arrival."""
-
-        def append(self, item: Any) -> None:
-            if item[0] == 2:
-                store.gate.set()
-                assert batch._idle.wait(5)
-                store.gate.clear()
-            super().append(item)
-
-    batch._waiting = Late()
-    store.gate.clear()
-    batch.append(1)
-    assert store.begun.wait(5)
-    batch.append(2)
-    assert not batch.flush(0.2)
-    store.gate.set()
-    assert batch.flush(5)
-    assert store.written == [1, 2]

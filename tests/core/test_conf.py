@@ -1,10 +1,9 @@
 """Settings: read once, unknown names refused, found in the environment, up.json, secrets.json or the defaults."""
 
+import fcntl
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,12 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
     return write
 
 
-def gone_pid() -> int:
-    """The process id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def running(**state: Any) -> dict[str, Any]:
-    """An up.json whose supervisor lives."""
-    return {"pids": {"supervisor": os.getpid()}, **state}
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[None]:
+    """A running `up`: it holds the lock of the data folder."""
+    with (tmp_path / "up.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.mark.parametrize(
@@ -80,14 +75,16 @@ def test_secrets_go_before_the_defaults(put: Put) -> None:
     assert found.encryption_keys == ["one", "two"]
 
 
+@pytest.mark.usefixtures("supervisor")
 def test_running_services_go_before_secrets(put: Put) -> None:
-    put(secrets={"redis_url": "redis://secrets"}, up=running(redis_url="redis://up", database_url="postgresql://up/x"))
+    put(secrets={"redis_url": "redis://secrets"}, up={"redis_url": "redis://up", "database_url": "postgresql://up/x"})
     found = conf.load()
     assert (found.redis_url, found.database_url) == ("redis://up", "postgresql://up/x")
 
 
+@pytest.mark.usefixtures("supervisor")
 def test_the_environment_goes_before_everything(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(secrets={"secret_key": "file"}, up=running(redis_url="redis://up"))
+    put(secrets={"secret_key": "file"}, up={"redis_url": "redis://up"})
     monkeypatch.setenv("REDRIVE_REDIS_URL", "redis://environment")
     monkeypatch.setenv("REDRIVE_SECRET_KEY", "environment")
     found = conf.load()
@@ -95,21 +92,19 @@ def test_the_environment_goes_before_everything(put: Put, monkeypatch: pytest.Mo
     assert found.secret_key.get_secret_value() == "environment"
 
 
-def test_an_environment_that_is_passed_is_the_one_that_is_read(put: Put, tmp_path: Path) -> None:
-    found = conf.load({"REDRIVE_DATA_DIR": str(tmp_path), "REDRIVE_REDIS_URL": "redis://passed"})
-    assert found.redis_url == "redis://passed"
-
-
+@pytest.mark.usefixtures("supervisor")
 def test_an_empty_variable_is_none(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(up=running(redis_url="redis://up"))
+    put(up={"redis_url": "redis://up"})
     monkeypatch.setenv("REDRIVE_REDIS_URL", "")
     monkeypatch.setenv("REDRIVE_MAX_BODY", "")
     found = conf.load()
     assert (found.redis_url, found.max_body) == ("redis://up", 10 * 1024 * 1024)
 
 
-def test_the_file_of_a_dead_supervisor_is_stale(put: Put) -> None:
-    put(up={"pids": {"supervisor": gone_pid()}, "redis_url": "redis://stale"})
+def test_the_file_of_a_dead_supervisor_is_stale(put: Put, tmp_path: Path) -> None:
+    put(up={"redis_url": "redis://stale"})
+    assert conf.load().redis_url == ""
+    (tmp_path / "up.lock").touch()
     assert conf.load().redis_url == ""
 
 
@@ -117,6 +112,7 @@ def test_the_file_of_a_dead_supervisor_is_stale(put: Put) -> None:
 @pytest.mark.parametrize(
     "content", ["", "{", "null", "[]", '"x"', "5", '{"pids": null}', '{"pids": {}}', '{"pids": {"supervisor": "x"}}']
 )
+@pytest.mark.usefixtures("supervisor")
 def test_a_damaged_file_is_as_none(put: Put, file: str, content: str) -> None:
     put(**{file: content})
     assert conf.load().redis_url == ""
@@ -143,9 +139,7 @@ def test_lists_are_separated_by_commas(put: Put, monkeypatch: pytest.MonkeyPatch
         ("REDRIVE_DATABASE_POOL_SIZE", "1"),
     ],
 )
-def test_a_bad_value_is_refused_by_its_name(
-    put: Put, monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_a_bad_value_is_refused_by_its_name(put: Put, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=name):
         conf.load()

@@ -24,8 +24,7 @@ class Hold:
 
         async def answer(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
             self.waiting += 1
-            while not self.release.is_set():
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(self.release.wait, 20)
             return web.json_response(completion(text))
 
         return answer
@@ -38,7 +37,7 @@ class Hold:
 
 @dataclass
 class Flood:
-    """A stream without an end, as fast as it is taken; `sent` counts bytes of text, `gone` says that nobody takes it."""
+    """A stream without an end, as fast as it is taken. sent: bytes of text so far; gone: nobody takes it."""
 
     piece: int = 4096
     sent: int = 0

@@ -1,4 +1,4 @@
-"""A client that leaves, or that does not read: the provider is let go of, what was produced is billed, nothing grows."""
+"""A client that leaves, or does not read: the provider is let go of, what was produced is billed, nothing grows."""
 
 import socket
 import threading

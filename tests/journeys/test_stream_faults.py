@@ -140,12 +140,14 @@ def test_a_failure_before_the_first_piece_is_a_real_status(
     upstream: Upstream,
     ledger: Rows,
 ) -> None:
-    model = route(provider={"breaker_failures": 100, "first_token_timeout": 0.3})
-    upstream.script(model, script())
+    models = [f"{letter}-{uuid4().hex}" for letter in "abc"]  # other upstreams are tried without waiting
+    for each in models:
+        upstream.script(each, script())
+    model = route(upstreams=models, provider={"first_token_timeout": 0.3})
     reply = client.chat(model, stream=True)
     assert_error(reply, expected, code)
-    rows = ledger(model, len(upstream.requests(model)))
-    assert len(rows) == (1 if expected == 422 else 3)
+    rows = ledger(model, 1 if expected == 422 else 3)
+    assert sum(len(upstream.requests(each)) for each in models) == len(rows)
     assert {(row.outcome, row.stream, row.output_tokens) for row in rows} == {("failed", True, 0)}
 
 

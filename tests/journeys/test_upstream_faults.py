@@ -107,20 +107,34 @@ def test_refused_credentials_are_502_and_block_the_upstream_until_the_provider_i
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_broken_upstream_is_tried_three_times_and_then_502(
+def test_a_broken_answer_is_502_after_three_tries(
     name: str, script: Any, route: MakeRoute, client: Client, upstream: Upstream, ledger: Rows
 ) -> None:
-    model = route(provider={"breaker_failures": 100})
-    upstream.script(model, script)
+    models = [f"{letter}-{uuid4().hex}" for letter in "abcd"]  # other upstreams are tried without waiting
+    for each in models:
+        upstream.script(each, script)
+    model = route(upstreams=models)
     reply = client.chat(model)
     assert_error(reply, 502, "model_error")
     assert (reply.headers["redrive-attempts"], reply.headers["x-should-retry"]) == ("3", "false")
-    assert len(upstream.requests(model)) == 3
+    assert [len(upstream.requests(each)) for each in models] == [1, 1, 1, 0]
     rows = ledger(model, 3)
-    assert [row.attempt for row in rows] == [1, 2, 3]
+    assert [(row.attempt, row.upstream_model) for row in rows] == list(zip([1, 2, 3], models[:3], strict=True))
     expected = int(name) if name.isdigit() else 200
     assert {(row.outcome, row.status, row.error_code) for row in rows} == {("failed", expected, "model_error")}
     assert {row.request_id for row in rows} == {reply.request_id}
+
+
+def test_the_only_upstream_is_tried_three_times_with_pauses(
+    route: MakeRoute, client: Client, upstream: Upstream, ledger: Rows
+) -> None:
+    model = route(provider={"breaker_failures": 100})
+    upstream.script(model, status(503))
+    reply = client.chat(model)
+    assert_error(reply, 502, "model_error")
+    assert reply.seconds < 3 + 3  # at most one second, then at most two
+    assert len(upstream.requests(model)) == 3
+    assert [row.attempt for row in ledger(model, 3)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("body", [{"choices": "none"}, {"choices": [{"text": "old"}]}, {"object": "chat.completion"}])

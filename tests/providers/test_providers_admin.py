@@ -127,7 +127,10 @@ def test_a_provider_that_serves_routes_says_why_it_cannot_be_deleted(
     admin_client: Client, served: tuple[Provider, str]
 ) -> None:
     provider, _ = served
-    assert "cannot be deleted" in admin_client.get(page("provider_delete", provider.pk)).content.decode()
+    html = admin_client.get(page("provider_delete", provider.pk)).content.decode()
+    route = ModelRoute.objects.get(upstreams__provider=provider)
+    assert "cannot be deleted" in html
+    assert page("modelroute_change", route.pk) in html
     admin_client.post(page("provider_delete", provider.pk), {"post": "yes"})
     assert Provider.objects.filter(pk=provider.pk).exists()
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.core.errors import ContextLengthExceeded, RedriveError
@@ -157,7 +157,7 @@ async def test_an_endless_event_is_a_broken_upstream() -> None:
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     texts=st.lists(TEXTS, max_size=6),
     end=st.sampled_from([b"\n", b"\r\n"]),
@@ -176,7 +176,7 @@ def test_a_stream_reads_the_same_wherever_its_bytes_are_split(
     assert asyncio.run(read(*blocks)) == chunks
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(raw=st.binary(max_size=200) | st.text('data:{}[]\n\r"0 DONE', max_size=80).map(str.encode))
 def test_any_bytes_give_chunks_or_an_error_of_ours(raw: bytes) -> None:
     try:

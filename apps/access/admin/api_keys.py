@@ -6,8 +6,10 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.postgres.fields import ArrayField
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
-from unfold.contrib.filters.admin import RelatedDropdownFilter
+from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
@@ -23,6 +25,7 @@ from apps.access.admin.words import (
     state,
 )
 from apps.access.audited_admin import AuditedModelAdmin, DecisionForm, posted, posted_reason, secret_page
+from apps.access.keyset_admin import OwnerFilter
 from apps.access.models import ApiKey
 
 OVERLAPS = [("0", "not at all: it stops now"), ("1", "1 hour"), ("24", "1 day"), ("168", "7 days"), ("720", "30 days")]
@@ -70,12 +73,34 @@ class RotateForm(DecisionForm):
     )
 
 
+class StatusFilter(DropdownFilter):
+    """Keys that work, and those that do not."""
+
+    title = parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The choices."""
+        return [("works", "Works"), ("disabled", "Disabled"), ("expired", "Expired")]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> "QuerySet[ApiKey]":
+        """The keys of the chosen status."""
+        expired = Q(expires_at__lte=Now())
+        match self.value():
+            case "works":
+                return queryset.filter(disabled_at__isnull=True).exclude(expired)
+            case "disabled":
+                return queryset.filter(disabled_at__isnull=False)
+            case "expired":
+                return queryset.filter(expired)
+        return queryset
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(AuditedModelAdmin):
     """API keys. Their secrets are shown once, when they are made or rotated; keys are disabled, never deleted."""
 
     list_display = ("name", "project", "shown_prefix", "status", "limits", "allowed", "expires_at", "created_at")
-    list_filter = (("project", RelatedDropdownFilter), ("disabled_at", admin.EmptyFieldListFilter))
+    list_filter = (("project", OwnerFilter), StatusFilter)
     search_fields = ("name", "prefix")
     search_help_text = "Search by name, or by the key's first characters"
     ordering = ("-created_at",)

@@ -1,29 +1,24 @@
-"""The web server: Granian with one worker, which takes its leave gracefully and never outlives its parent.
+"""The web server: one uvicorn process, which takes its leave gracefully: the ledger is written before it ends."""
 
-Run as a module it is the server; imported it is the catalogue's entry for it.
-"""
-
-import argparse
-import importlib
-import os
-import signal
 import sys
-from functools import partial
-from typing import Any
 
-from apps.core.embedded.lifeline import hold_on
 from apps.core.embedded.probes import http_status
 from apps.core.embedded.service import Launch, Run, Service
 
 NAME = "web"
 APPLICATION = "config.asgi:application"
-KILL_SECONDS = 10
+STOP_SECONDS = 10  # for running requests to end
+OPTIONS = (
+    *("--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--log-level", "warning"),
+    *("--no-access-log", "--no-server-header", "--no-proxy-headers", "--backlog", "2048"),
+    *("--timeout-graceful-shutdown", str(STOP_SECONDS), "--timeout-keep-alive", "75"),
+)
 
 
 async def launch(run: Run) -> Launch:
     """Says how to start the web server."""
-    arguments = ("--host", run.host, "--port", str(run.ports[NAME]))
-    return Launch((sys.executable, "-m", "apps.core.embedded.web", *arguments), run.environment())
+    address = ("--host", run.host, "--port", str(run.ports[NAME]))
+    return Launch((sys.executable, "-m", "uvicorn", APPLICATION, *address, *OPTIONS), run.environment())
 
 
 async def is_ready(run: Run) -> bool:
@@ -36,47 +31,5 @@ SERVICE = Service(
     launch=launch,
     is_ready=is_ready,
     after=("postgres", "valkey", "prepare"),
-    stop_seconds=KILL_SECONDS + 5,
+    stop_seconds=STOP_SECONDS + 5,
 )
-
-
-def serve(host: str, port: int) -> None:
-    """Serves the application until SIGTERM or SIGINT, then lets running requests end for up to KILL_SECONDS."""
-    from granian import Granian
-    from granian.constants import Interfaces, Loops
-    from granian.log import LogLevels
-
-    server = Granian(
-        APPLICATION,
-        address=host,
-        port=port,
-        interface=Interfaces.ASGI,  # with lifespan: its end writes what the ledger still holds
-        loop=Loops.uvloop,
-        workers=1,
-        backlog=2048,
-        log_level=LogLevels.warning,
-        respawn_failed_workers=True,
-        workers_kill_timeout=KILL_SECONDS,
-    )
-    server.serve(target_loader=partial(_load, os.getpid()), wrap_loader=False)
-
-
-def _load(parent: int) -> Any:
-    """Runs in the worker before anything of the application."""
-    hold_on(signal.SIGKILL, parent)  # Granian's workers do not notice that Granian was killed
-    for number in (signal.SIGTERM, signal.SIGINT):  # nor, while they load, that it wants them to stop
-        signal.signal(number, signal.SIG_DFL)
-    module, name = APPLICATION.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m apps.core.embedded.web", description="Redrive's web server.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    arguments = parser.parse_args()
-    serve(arguments.host, arguments.port)
-
-
-if __name__ == "__main__":
-    main()

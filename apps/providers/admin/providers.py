@@ -8,13 +8,15 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
 from redis.exceptions import RedisError
 from unfold.decorators import action, display
 
 from apps.access.audited_admin import AuditedModelAdmin, posted
 from apps.providers import breaker_board, probe
 from apps.providers.admin.forms import ProbeForm, ProviderForm, ResetForm
-from apps.providers.models import Provider
+from apps.providers.models import ModelRoute, Provider
 
 STATES = {"closed": "success", "probe": "warning", "open": "danger", "blocked": "danger"}
 WORST_FIRST = ("blocked", "open", "probe", "unknown", "disabled", "closed")
@@ -95,6 +97,21 @@ class ProviderAdmin(AuditedModelAdmin):
         extra = {"breakers": breaker_board.load(provider=row)} if row else {}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What keeps a provider from being deleted are routes: name them, with links."""
+        deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        if protected:
+            routes = ModelRoute.objects.filter(upstreams__provider__in=objs).distinct().order_by("public_name")
+            protected = [
+                format_html(
+                    'Model route <a href="{}">{}</a>',
+                    reverse("admin:providers_modelroute_change", args=[route.pk]),
+                    route.public_name,
+                )
+                for route in routes
+            ]
+        return deleted, counts, lacking, protected
+
     def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
         """Secrets are written only where one was given or is to be removed."""
         for name, secret in form.secrets().items():
@@ -120,7 +137,7 @@ class ProviderAdmin(AuditedModelAdmin):
             "explanation": f"Sends one request to {provider.base_url} and says how it went. If it goes well, calls "
             "that were kept away because the credentials were refused go there again.",
             "form": form,
-            "submit": "Test",
+            "submit_text": "Test",
             "opts": self.opts,
             "back_url": self.change_url(provider),
         }

@@ -1,0 +1,110 @@
+"""No address of the admin changes a row on GET, whatever it is called and whoever added it."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from axes.models import AccessAttempt, AccessLog
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+
+from apps.completions.models import LedgerEntry, StoredBody
+from apps.providers import breaker_board, circuit_breaker
+from apps.providers.models import Upstream
+from tests.conftest import MakeKey, MakeRoute
+
+LEFT_OUT = {"django_session"}  # a session's expiry may be written by looking
+LEAVES = {"logout"}
+
+
+def patterns(resolver: Any, prefix: str = "") -> list[tuple[str, URLPattern]]:
+    """Every address below a resolver, with its route as a template."""
+    found: list[tuple[str, URLPattern]] = []
+    for one in resolver.url_patterns:
+        route = prefix + str(one.pattern)
+        found += patterns(one, route) if isinstance(one, URLResolver) else [(route, one)]
+    return found
+
+
+def admin_urls() -> list[str]:
+    """Every address of the admin, those of a row filled in with an existing one."""
+    resolver = next(one for one in get_resolver().url_patterns if str(one.pattern) == "admin/")
+    urls = []
+    for route, pattern in patterns(resolver, "/admin/"):
+        if pattern.name in LEAVES or "(?P" in route:
+            continue
+        route = route.replace("<path:content_type_id>/<path:object_id>/", "1/1/")
+        model_admin = getattr(pattern.callback, "model_admin", None)
+        model = model_admin.model if model_admin else User if "/auth/user/" in route else None
+        row = model._base_manager.first() if model else None
+        for name in ("<path:object_id>", "<id>"):
+            if name in route:
+                assert row is not None, f"the test makes no row for {route}"
+                route = route.replace(name, str(row.pk))
+        urls.append(route)
+    return urls
+
+
+def rows() -> dict[str, str]:
+    """A digest of every table."""
+    with connection.cursor() as cursor:
+        names = [name for name in connection.introspection.table_names(cursor) if name not in LEFT_OUT]
+        found = {}
+        for name in names:
+            cursor.execute(f"SELECT md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) FROM {name} AS t")
+            found[name] = cursor.fetchone()[0]
+    return found
+
+
+@pytest.fixture
+def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Upstream:
+    """A row of every model that the admin knows; its breaker is open."""
+    key, _ = make_key()
+    upstream = Upstream.objects.select_related("provider").get(route__public_name=make_route())
+    now = timezone.now()
+    LedgerEntry.objects.create(
+        created_at=now, request_id="r", project_id=key.project_id, api_key=key, operation="chat/completions",
+        model="m", provider="p", upstream_model="u", attempt=1, stream=False, outcome="succeeded", input_tokens=1,
+        cached_tokens=0, output_tokens=1, cost_nusd=1, estimated=False, latency_ms=1, elapsed_ms=1,
+    )  # fmt: skip
+    StoredBody.objects.create(
+        request_id="r", project_id=key.project_id, created_at=now, expires_at=now + timedelta(days=1), request="{}"
+    )
+    Group.objects.create(name="viewers")
+    AccessAttempt.objects.create(username="u", failures_since_start=1, user_agent="", http_accept="", path_info="")
+    AccessLog.objects.create(username="u", user_agent="", http_accept="", path_info="")
+    for _ in range(3):
+        circuit_breaker._by_client(breaker_board._upstream(upstream.provider, upstream.model), "fail")
+    return upstream
+
+
+def test_no_admin_address_changes_a_row_or_a_breaker_on_get(admin_client: Client, one_of_each: Upstream) -> None:
+    urls = admin_urls()
+    assert len(urls) > 12 * len(admin.site._registry) / 3
+    before = rows()
+    for url in urls:
+        for query in ({}, {"model": one_of_each.model, "overlap": "0", "post": "yes", "_save": "1", "confirm": "1"}):
+            response = admin_client.get(url, query)
+            assert response.status_code in {200, 302, 400, 403, 404, 405}, f"{url}: {response.status_code}"
+        after = rows()
+        assert after == before, f"GET {url} changed {[name for name in after if after[name] != before.get(name)]}"
+    assert breaker_board.load(provider=one_of_each.provider)[0].state == "open"
+
+
+def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: Upstream) -> None:
+    urls = " ".join(admin_urls())
+    for action in ("rotate", "disable", "enable", "test", "reset-breaker", "reveal"):
+        assert f"/{action}/" in urls
+
+
+def test_no_admin_address_shows_anything_to_a_stranger(client: Client, one_of_each: Upstream) -> None:
+    for url in admin_urls():
+        if url in {"/admin/login/"} or "jsi18n" in url:
+            continue
+        response = client.get(url)
+        assert response.status_code in {302, 403}, f"{url}: {response.status_code}"
+        assert not response.content, url

@@ -1,0 +1,107 @@
+"""The operators' REST API beside the admin: the same rows, the same permissions, the one error body."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.completions.models import LedgerEntry
+from apps.providers.models import Upstream
+from tests.conftest import MakeKey, MakeRoute
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def rows(make_key: MakeKey) -> list[LedgerEntry]:
+    key, _ = make_key()
+    now = timezone.now()
+    return LedgerEntry.objects.bulk_create(
+        LedgerEntry(
+            created_at=now, request_id=f"r{number}", project_id=key.project_id, api_key_id=key.pk,
+            operation="chat/completions", model="m", provider="p", upstream_model="u", attempt=1, stream=False,
+            outcome="failed" if number == 0 else "succeeded", input_tokens=1, cached_tokens=0, output_tokens=1,
+            cost_nusd=2_000_000, estimated=False, latency_ms=1, elapsed_ms=1,
+        )
+        for number in range(7)
+    )  # fmt: skip
+
+
+def test_the_ledger_is_paged_by_cursor_without_a_count(admin_client: Client, rows: list[LedgerEntry]) -> None:
+    found: list[str] = []
+    url = "/ops/api/ledger/?limit=3"
+    with CaptureQueriesContext(connection) as queries:
+        while url:
+            page = admin_client.get(url).json()
+            found += [row["request_id"] for row in page["results"]]
+            url = page["next"]
+    assert sorted(found) == sorted(row.request_id for row in rows)
+    assert not any("COUNT(" in query["sql"] for query in queries)
+
+
+def test_the_ledger_is_filtered_and_shows_us_dollars(admin_client: Client, rows: list[LedgerEntry]) -> None:
+    (row,) = admin_client.get("/ops/api/ledger/", {"outcome": "failed"}).json()["results"]
+    assert (row["request_id"], row["cost_usd"]) == ("r0", 0.002)
+    assert admin_client.get(f"/ops/api/ledger/{row['id']}/").json() == row
+    assert admin_client.get("/ops/api/ledger/", {"project": str(uuid4())}).json()["results"] == []
+
+
+def test_the_browsable_page_shows_rows_as_text(admin_client: Client, rows: list[LedgerEntry]) -> None:
+    LedgerEntry.objects.filter(pk=rows[0].pk).update(end_user="<script>alert(1)</script>")
+    html = admin_client.get("/ops/api/ledger/", headers={"Accept": "text/html"}).content.decode()
+    assert "&lt;script&gt;alert(1)" in html
+    assert "<script" not in html
+    assert "style=" not in html
+
+
+def test_the_breakers_are_listed(admin_client: Client, make_route: MakeRoute) -> None:
+    name = make_route()
+    upstream = Upstream.objects.select_related("provider").get(route__public_name=name)
+    (breaker,) = admin_client.get("/ops/api/breakers/").json()
+    assert breaker == {
+        "provider": upstream.provider.name, "model": upstream.model, "routes": [name], "state": "closed",
+        "wait": 0.0, "failures": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/ops/api/ledger/", "/ops/api/breakers/"])
+def test_rows_need_the_permission_to_view_them(client: Client, django_user_model: Any, path: str) -> None:
+    assert client.get(path).status_code == 403
+    person = django_user_model.objects.create_user("person", is_staff=True)
+    client.force_login(person)
+    error = client.get(path).json()["error"]
+    assert (error["code"], error["type"]) == ("permission_denied", "permission_error")
+    codename = "view_ledgerentry" if "ledger" in path else "view_provider"
+    person.user_permissions.add(Permission.objects.get(codename=codename))
+    assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("post", "/ops/api/ledger/", 405, "method_not_allowed"),
+        ("delete", "/ops/api/breakers/", 405, "method_not_allowed"),
+        ("get", "/ops/api/ledger/0197f000-0000-7000-8000-000000000000/", 404, "not_found"),
+        ("get", "/ops/api/ledger/no-uuid/", 404, "not_found"),
+        ("get", "/ops/api/ledger/?project=no-uuid", 400, "validation_error"),
+        ("get", "/ops/api/ledger/?cursor=nonsense", 404, "not_found"),
+        ("get", "/ops/api/nothing/", 404, "not_found"),
+    ],
+)
+def test_every_refusal_is_the_one_body(admin_client: Client, method: str, path: str, status: int, code: str) -> None:
+    response = getattr(admin_client, method)(path)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["code"] == code
+    assert error.keys() == {"message", "type", "param", "code", "request_id", "details"}
+
+
+def test_the_schema_describes_the_operators_api_alone(admin_client: Client, client: Client) -> None:
+    schema = admin_client.get("/ops/api/schema/", headers={"Accept": "application/vnd.oai.openapi+json"}).json()
+    assert set(schema["paths"]) == {"/ops/api/ledger/", "/ops/api/ledger/{id}/", "/ops/api/breakers/"}
+    assert Client().get("/ops/api/schema/").status_code == 403
