@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ class Response:
         self.headers: dict[str, str] = {}
         self.content = self
         self._blocks, self._then, self._hang = list(blocks), then, hang
+        self._closed = asyncio.Event()
 
     async def readany(self) -> bytes:
         if self._blocks:
@@ -30,14 +32,27 @@ class Response:
         if self._then is not None:
             raise self._then
         if self._hang:
-            await asyncio.sleep(10)
+            await self._closed.wait()
+            raise aiohttp.ClientConnectionError("Connection closed")
         return b""
+
+    def at_eof(self) -> bool:
+        return not self._blocks and not self._hang
+
+    def close(self) -> None:
+        self._closed.set()
+
+    release = close
 
 
 async def read(*blocks: bytes, choices: int = 1, **response: Any) -> list[dict[str, Any]]:
     """The chunks of a stream that arrives in these blocks."""
     found: Any = Response([block for block in blocks if block], **response)
-    return [piece async for piece in SSEStream(found, idle=0.1, within=60, choices=choices).chunks()]
+    stream = SSEStream(found, idle=0.1, within=60, choices=choices)
+    try:
+        return [piece async for piece in stream.chunks()]
+    finally:
+        await stream.close()
 
 
 def data(value: Any, end: bytes = b"\n") -> bytes:
