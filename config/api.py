@@ -76,6 +76,8 @@ api.add_router("", completions)
 def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     """Pydantic's first complaint, with the path of the field as the client wrote it."""
     first = error.errors[0]
+    if first["loc"] == ("body", "payload"):
+        return lean_asgi.render(errors.InvalidRequest("The body must be a JSON object."))
     names_absent_field = first["type"] in {"missing", "union_tag_not_found"}
     param = field_path(first["loc"], getattr(request, "parsed_json", None), names_absent_field=names_absent_field)
     reason = str(first["msg"]).removeprefix("Value error, ")

@@ -31,6 +31,7 @@ async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> 
     stream = await chat.open_stream(_caller(request), payload, end_user=_end_user(request))
     return ByteStreamResponse(
         sse.events(stream),
+        release=stream.close,
         content_type="text/event-stream; charset=utf-8",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )

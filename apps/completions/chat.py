@@ -73,6 +73,7 @@ class ChatStream:
         self._characters = 0
         self._usage: Usage | None = None
         self._texts: list[str] = []
+        self._booked = False
         self._buffer = Buffer(self._chunks())
 
     async def next(self, wait: float | None = None) -> Json | None:
@@ -80,8 +81,10 @@ class ChatStream:
         return await self._buffer.next(wait)
 
     async def close(self) -> None:
-        """Abort what still runs upstream."""
+        """Abort what still runs upstream; what it had produced is booked."""
         await self._buffer.close()
+        if not self._booked:  # closed before the buffer's reader had its first turn
+            await self._end(LedgerEntry.Outcome.CANCELLED)
 
     async def _chunks(self) -> AsyncGenerator[Json, None]:
         outcome = LedgerEntry.Outcome.CANCELLED
@@ -97,7 +100,7 @@ class ChatStream:
                 used = self._used()
                 cost = self._price(used)
                 yield {**self._head, "choices": [], "usage": usage.render(used), "cost_usd": cost / NUSD}
-        except errors.RedriveError:
+        except Exception:
             outcome = LedgerEntry.Outcome.INTERRUPTED
             raise
         finally:
@@ -105,13 +108,13 @@ class ChatStream:
 
     async def _end(self, outcome: str) -> None:
         # The booking comes before any await: a second cancellation must not lose it.
+        self._booked = True
         try:
             self._opened.attempt.latency = time.time() - self._opened.attempt.started
             self._spent.book(self._opened.attempt, self._used(), outcome)
-            if self._spent.purpose.caller.store_bodies:
-                self._spent.purpose.store(self._body, {**self._head, "text": "".join(self._texts), "outcome": outcome})
-            self._spent.end()
+            self._spent.purpose.store(self._body, {**self._head, "text": "".join(self._texts), "outcome": outcome})
         finally:
+            self._spent.end()
             await self._opened.close()
 
     def _used(self) -> Usage:
@@ -126,14 +129,10 @@ class ChatStream:
             chunk["usage"] = None
         for position, choice in enumerate(chunk["choices"]):
             required.complete_piece(choice, position)
-            delta = choice["delta"]
-            text = delta.get("content") or delta.get("refusal") or delta.get("reasoning_content")
-            if isinstance(text, str):
-                self._characters += len(text)
-                if self._spent.purpose.caller.store_bodies:
-                    self._texts.append(text)
-            for tool_call in delta.get("tool_calls") or ():
-                self._characters += len(str((tool_call.get("function") or {}).get("arguments") or ""))
+            text = required.text_of(choice["delta"])
+            self._characters += len(text)
+            if self._spent.purpose.caller.store_bodies:
+                self._texts.append(text)
 
 
 async def _begin(caller: Caller, request: ChatRequest, end_user: str) -> tuple[RouteConfig, Spending]:
@@ -192,4 +191,4 @@ def _well_formed(completion: Json) -> bool:
 
 
 def _characters(completion: Json) -> int:
-    return sum(len(str((choice.get("message") or {}).get("content") or "")) for choice in completion["choices"])
+    return sum(len(required.text_of(choice["message"])) for choice in completion["choices"])

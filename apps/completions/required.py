@@ -1,4 +1,4 @@
-"""Adds to an upstream's objects the keys that OpenAI's schema requires and the upstream left out or sent as null."""
+"""Reads an upstream's objects leniently, and adds the keys that OpenAI's schema requires and the upstream left out."""
 
 import time
 from typing import Any
@@ -21,7 +21,7 @@ def complete_whole(completion: Json, model: str, used: Usage) -> None:
         _fill(message, "role", "assistant")
         message.setdefault("content", None)
         message.setdefault("refusal", None)
-        for tool_call in _objects(message.get("tool_calls")):
+        for tool_call in objects(message.get("tool_calls")):
             _fill(tool_call, "id", f"call_{ids.new_hex()}")
             _fill(tool_call, "type", "function")
         _fill(choice, "finish_reason", "tool_calls" if message.get("tool_calls") else "stop")
@@ -34,8 +34,17 @@ def complete_piece(choice: Json, position: int) -> None:
     """A choice of CreateChatCompletionStreamResponse, in place; it has a `delta` already."""
     _fill(choice, "index", position)
     choice.setdefault("finish_reason", None)
-    for place, tool_call in enumerate(_objects(choice["delta"].get("tool_calls"))):
+    for place, tool_call in enumerate(objects(choice["delta"].get("tool_calls"))):
         _fill(tool_call, "index", place)
+
+
+def text_of(message: Json) -> str:
+    """The generated text of a message or a delta, arguments of tool calls included."""
+    texts = [message.get(name) for name in ("content", "refusal", "reasoning_content")]
+    for tool_call in objects(message.get("tool_calls")):
+        function = tool_call.get("function")
+        texts.append(function.get("arguments") if isinstance(function, dict) else None)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _fill(target: Json, key: str, value: Any) -> None:
@@ -43,5 +52,6 @@ def _fill(target: Json, key: str, value: Any) -> None:
         target[key] = value
 
 
-def _objects(value: Any) -> list[Json]:
+def objects(value: Any) -> list[Json]:
+    """Those items of a list that are objects; nothing where it is no list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

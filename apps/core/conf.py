@@ -52,7 +52,9 @@ class RedriveSettings(BaseSettings):
     metrics_token: SecretStr = Field(SecretStr(""), description="bearer token for /metrics from other machines")
 
     database_pool_size: int = Field(8, ge=2, le=200, description="Postgres connections of one process")
-    database_timeout: float = Field(2.0, gt=0, le=60, description="seconds to wait for a connection to Postgres")
+    database_timeout: float = Field(
+        2.0, gt=0, le=60, description="seconds to wait for a connection to Postgres; twice that for an answer"
+    )
     redis_timeout: float = Field(0.25, gt=0, le=5, description="seconds to wait for an answer of Redis")
     limits_fail_open: bool = Field(
         True, description="with Redis away: serve without request and token limits (budgets always fail closed)"

@@ -24,6 +24,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
+
+class DatabaseTimeout(OperationalError):
+    """Postgres took a query and did not answer."""
+
+
 # Of Django, and of psycopg where Django does not translate (COPY, the pool).
 LOST_CONNECTION = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -45,11 +50,17 @@ def _with_connection(call: Callable[[], R]) -> R:
 async def in_db(verb: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a synchronous verb in a database thread and return what it returns.
 
-    A cancelled caller does not undo the verb: it runs to its end and its transaction stands.
+    A cancelled caller does not undo the verb: it runs to its end and its transaction stands. Raises
+    DatabaseTimeout after twice REDRIVE_DATABASE_TIMEOUT: a frozen Postgres answers nothing, not even an error.
     """
     call = functools.partial(verb, *args, **kwargs)
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_threads(), lambda: context.run(_with_connection, call))
+    work = asyncio.get_running_loop().run_in_executor(_threads(), lambda: context.run(_with_connection, call))
+    try:
+        async with asyncio.timeout(settings.REDRIVE.database_timeout * 2):
+            return await work
+    except TimeoutError:
+        raise DatabaseTimeout("Postgres did not answer in time") from None
 
 
 class Batch(Generic[T, R]):

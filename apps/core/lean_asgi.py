@@ -88,7 +88,11 @@ class LeanASGIHandler(ASGIHandler):
             allowed = response["Allow"]
             response = render(errors.MethodNotAllowed(f"This address answers to {allowed} only."))
             response["Allow"] = allowed
-        await self.before_reply()
+        try:
+            await self.before_reply()
+        except BaseException:
+            await _release(response)
+            raise
         return response
 
     def _find_view(self, request: ASGIRequest) -> tuple[AsyncView, ResolverMatch]:
@@ -126,26 +130,38 @@ class LeanASGIHandler(ASGIHandler):
 
     async def _send(self, response: HttpResponseBase, send: Send) -> None:
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        if not isinstance(response, ByteStreamResponse):
-            await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
-            return
         try:
-            async for part in response.parts:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            if isinstance(response, ByteStreamResponse):
+                async for part in response.parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
         finally:
-            await response.parts.aclose()
+            await _release(response)
 
 
 class ByteStreamResponse(HttpResponseBase):
-    """A response whose bytes come from an async generator, without the two generators Django would wrap around it."""
+    """A response whose bytes come from an async generator, without the two generators Django would wrap around it.
+
+    release: frees what feeds the parts; awaited in any case, also where the client left before the first part.
+    """
 
     streaming = True
 
-    def __init__(self, parts: AsyncGenerator[bytes, None], **options: Any) -> None:
+    def __init__(
+        self, parts: AsyncGenerator[bytes, None], *, release: Callable[[], Awaitable[None]], **options: Any
+    ) -> None:
         super().__init__(**options)
         self.parts = parts
+        self.release = release
+
+
+async def _release(response: HttpResponseBase) -> None:
+    if isinstance(response, ByteStreamResponse):
+        await response.parts.aclose()
+        await response.release()
 
 
 def respond_to(error: Exception) -> HttpResponse:

@@ -105,17 +105,17 @@ class ScriptPipe:
         self._watching = False
 
     async def run(self, script: Script, keys: list[str], args: list[str | int]) -> Any:
-        """EVALSHA, and once EVAL where Redis does not know the script. Raises RedisAway, or ReplyError of a script."""
-        answer = await self.command("EVALSHA", script.digest, len(keys), *keys, *args)
+        """EVALSHA, and once EVAL where Redis does not know the script. Raises RedisAway."""
+        answer = await self._send("EVALSHA", script.digest, len(keys), *keys, *args)
         if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):
-            answer = await self.command("EVAL", script.source, len(keys), *keys, *args)
-        if isinstance(answer, hiredis.ReplyError):
-            # LOADING, READONLY, OOM, NOAUTH: it is there but cannot serve.
-            raise RedisAway(str(answer))
-        return answer
+            answer = await self._send("EVAL", script.source, len(keys), *keys, *args)
+        return _accept(answer)
 
     async def command(self, *parts: str | bytes | int) -> Any:
-        """One command's answer as hiredis reads it (bytes, int, list, None, ReplyError)."""
+        """One command's answer as hiredis reads it (bytes, int, list, None). Raises RedisAway."""
+        return _accept(await self._send(*parts))
+
+    async def _send(self, *parts: str | bytes | int) -> Any:
         connection = self._connection
         if connection is None or connection.transport is None or self._loop is not asyncio.get_running_loop():
             connection = await self._connect()
@@ -175,6 +175,13 @@ class ScriptPipe:
     def _mark_away(self, why: str) -> None:
         self._away_until = time.monotonic() + RETRY_AFTER
         log.warning("redis_away", why=why)
+
+
+def _accept(answer: Any) -> Any:
+    if isinstance(answer, hiredis.ReplyError):
+        # LOADING, READONLY, OOM, NOAUTH: it is there but cannot serve.
+        raise RedisAway(str(answer))
+    return answer
 
 
 def _pack(*parts: str | bytes | int) -> bytes:

@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
+import tests.properties  # noqa: F401 (sets the profile)
 from apps.access.admission import Admission
 from apps.access.authentication import Caller, Limits
 from apps.completions.ledger import Purpose
 from apps.completions.spending import Spending
 from apps.providers.contract import Attempt, ProviderConfig, RouteConfig, UpstreamConfig
-import tests.properties  # noqa: F401 (sets the profile)
 from tests.stores import point_redis_at, valkey
 
 __all__ = ["point_redis_at", "valkey"]
@@ -41,7 +41,9 @@ def a_purpose(*, route: RouteConfig = ROUTE, end_user: str = "", stream: bool = 
 
 def an_attempt(**fields: Any) -> Attempt:
     """One upstream request that went well."""
-    return Attempt(**{"number": 1, "upstream": UPSTREAM, "started": time.time() - 0.5, "latency": 0.5, "status": 200, **fields})
+    return Attempt(
+        **{"number": 1, "upstream": UPSTREAM, "started": time.time() - 0.5, "latency": 0.5, "status": 200, **fields}
+    )
 
 
 @pytest.fixture

@@ -204,7 +204,13 @@ def test_a_stream_always_asks_for_its_usage() -> None:
 @given(
     st.dictionaries(
         st.sampled_from(sorted(ChatRequest.model_fields)),
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.text(max_size=2), max_size=3) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=5)
+        | st.lists(st.text(max_size=2), max_size=3)
+        | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
         max_size=6,
     )
 )

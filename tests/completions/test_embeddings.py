@@ -76,7 +76,9 @@ def test_a_request_is_refused_with(fields: dict[str, Any]) -> None:
     assert not valid(**fields)
 
 
-@pytest.mark.parametrize(("value", "tokens"), [("x" * 400, 100), ("x", 1), (["x" * 8, "y" * 8], 4), ([1, 2, 3], 3), ([[1, 2], [3]], 3)])
+@pytest.mark.parametrize(
+    ("value", "tokens"), [("x" * 400, 100), ("x", 1), (["x" * 8, "y" * 8], 4), ([1, 2, 3], 3), ([[1, 2], [3]], 3)]
+)
 def test_tokens_are_estimated(value: Any, tokens: int) -> None:
     assert EmbeddingsRequest.model_validate({"input": value}).tokens() == tokens
 
@@ -106,7 +108,9 @@ def test_what_is_right_already_is_left_as_it_is(floats: list[float]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-@pytest.mark.parametrize("vector", [None, 5, {}, {"a": 1}, ["x"], [None], [[1.0]], "not base64!", "AAA=", True, [10**400]])
+@pytest.mark.parametrize(
+    "vector", [None, 5, {}, {"a": 1}, ["x"], [None], [[1.0]], "not base64!", "AAA=", True, [10**400]]
+)
 def test_what_is_no_vector_is_a_broken_upstream(vector: Any, encoding: str) -> None:
     with pytest.raises(UpstreamBroken):
         _encode(vector, encoding)

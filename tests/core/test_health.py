@@ -34,7 +34,7 @@ async def hanging() -> dict[str, Any]:
     return {}
 
 
-async def test_all_pass() -> None:
+async def test_checks_that_all_pass_make_it_ready() -> None:
     health.register("one", fine)
     ready, reports = await health.run()
     assert ready

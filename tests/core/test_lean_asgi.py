@@ -52,16 +52,19 @@ class Client:
         return b"".join(message.get("body", b"") for message in self.sent[1:])
 
 
-async def run(view: View, client: Client, method: str = "POST") -> None:
-    """Serve one request of the client by the view, at /here."""
+async def nothing() -> None:
+    return None
 
-    async def nothing() -> None:
-        return None
+
+async def run(
+    view: View, client: Client, method: str = "POST", before_reply: Callable[[], Awaitable[None]] = nothing
+) -> None:
+    """Serve one request of the client by the view, at /here."""
 
     class urls:
         urlpatterns = [path("here", view)]
 
-    handler = LeanASGIHandler(max_body=LIMIT, before_reply=nothing)
+    handler = LeanASGIHandler(max_body=LIMIT, before_reply=before_reply)
     request_context.enter(RequestContext("req_test"))
     scope = {"type": "http", "method": method, "path": "/here", "headers": [], "query_string": b"", "client": None}
     with override_settings(ROOT_URLCONF=urls):
@@ -172,6 +175,7 @@ class Pieces:
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
+        self.released = False
 
     async def __call__(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -182,17 +186,37 @@ class Pieces:
             await asyncio.sleep(0)
             self.ended.set()
 
+    async def release(self) -> None:
+        self.released = True
+
 
 async def test_a_stream_is_sent_piece_by_piece_and_ended() -> None:
     client, pieces = Client(), Pieces()
 
     async def view(_: HttpRequest) -> ByteStreamResponse:
-        return ByteStreamResponse(pieces())
+        return ByteStreamResponse(pieces(), release=pieces.release)
 
     await run(view, client)
     assert len(client.sent) == 1002
     assert client.sent[-1] == {"type": "http.response.body", "body": b""}
     assert pieces.ended.is_set()
+    assert pieces.released
+
+
+async def test_a_client_that_leaves_before_the_first_piece_releases_what_feeds_it() -> None:
+    client, pieces = Client(), Pieces()
+
+    async def view(_: HttpRequest) -> ByteStreamResponse:
+        client.gone.set()
+        await asyncio.sleep(0)
+        return ByteStreamResponse(pieces(), release=pieces.release)
+
+    async def waiting() -> None:
+        await asyncio.sleep(60)
+
+    await run(view, client, before_reply=waiting)
+    assert client.sent == []
+    assert pieces.released
 
 
 async def test_a_client_that_leaves_while_it_reads_slowly_ends_the_stream() -> None:
@@ -200,7 +224,7 @@ async def test_a_client_that_leaves_while_it_reads_slowly_ends_the_stream() -> N
     client.slow = asyncio.Event()
 
     async def view(_: HttpRequest) -> ByteStreamResponse:
-        return ByteStreamResponse(pieces())
+        return ByteStreamResponse(pieces(), release=pieces.release)
 
     task = asyncio.create_task(run(view, client))
     async with asyncio.timeout(2):

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import pytest
 
+import tests.properties  # noqa: F401 (sets the profile)
 from apps.core import request_context
 from apps.core.request_context import RequestContext
 from apps.providers import circuit_breaker, http
 from apps.providers.contract import ProviderConfig, RouteConfig, UpstreamConfig
-import tests.properties  # noqa: F401 (sets the profile)
 from tests.stores import point_redis_at, valkey
 from tests.upstream import Upstream
 
