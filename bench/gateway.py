@@ -68,7 +68,7 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to run; shared with bench.memory."""
     folder = process.REPOSITORY / ".redrive-bench"
     parser.add_argument("--folder", type=Path, default=folder, help="logs, data, venv (.redrive-bench)")
-    parser.add_argument("--venv", type=Path, help="the rivals' environment (FOLDER/venv, made when absent)")
+    parser.add_argument("--venv", type=Path, help="folder of the rivals' environments (FOLDER; made when absent)")
     parser.add_argument("--cpus", metavar="A,B", help="A: server under test, B: all else (the first two)")
 
 
@@ -79,8 +79,10 @@ def place(args: argparse.Namespace) -> servers.Place:
     if len(cpus) != 2 or cpus[0] == cpus[1] or not set(cpus) <= set(allowed):
         raise servers.StartError(f"two different CPUs are needed, of these: {allowed}")
     folder = args.folder.resolve()
-    python = venv.ensure((args.venv or folder / "venv").resolve())
-    return servers.Place(folder, python, server_cpu=cpus[0], other_cpu=cpus[1])
+    environments = (args.venv or folder).resolve()
+    python = venv.ensure(environments / "relays", venv.RELAYS)
+    litellm = venv.ensure(environments / "litellm", venv.LITELLM)
+    return servers.Place(folder, python, litellm, server_cpu=cpus[0], other_cpu=cpus[1])
 
 
 def measure(

@@ -46,10 +46,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Place:
-    """Where things run: folders, the rivals' python, one CPU for the server and one for everything else."""
+    """Where things run: folders, the relays' and LiteLLM's python, one CPU for the server and one for the rest."""
 
     folder: Path
     python: Path
+    litellm: Path
     server_cpu: int
     other_cpu: int
 
@@ -119,7 +120,7 @@ def start_litellm(place: Place, upstream: str) -> Server:
         "LITELLM_LOG": "ERROR",
         "LITELLM_MODE": "PRODUCTION",
     }
-    command = [str(place.python.parent / "litellm"), "--config", str(config), "--host", "127.0.0.1"]
+    command = [str(place.litellm.parent / "litellm"), "--config", str(config), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     child = process.start(command, cpu=place.server_cpu, log=place.log("litellm"), env=env)
     url = f"http://127.0.0.1:{port}/v1"

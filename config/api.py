@@ -100,10 +100,11 @@ def failed(request: HttpRequest, error: Exception) -> HttpResponse:
 def field_path(location: tuple[Any, ...], body: Any, *, names_absent_field: bool = False) -> str:
     """`messages[0].content`: Pydantic's location as far as it leads through the body.
 
-    What it names besides (Ninja's frame, members of unions) is in no body and is left out; the last part stays if
+    What it names besides (members of unions) is in no body and is left out; the last part stays if
     the complaint is that this field is absent.
     """
     path, here = "", body
+    location = location[2:] if location[:1] == ("body",) else location[1:]  # without Ninja's frame
     for place, part in enumerate(location):
         if (isinstance(here, dict) and part in here) or (isinstance(here, list) and part in range(len(here))):
             here = here[part]

@@ -1,5 +1,6 @@
 """One log: structlog JSON lines on stderr, with the request's id and fields, without secrets or prompts."""
 
+import json
 import logging
 import logging.config
 import sys
@@ -49,7 +50,10 @@ def drop_forbidden(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def to_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
     """One line of JSON."""
-    return orjson.dumps(event, default=repr)
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # lone surrogates, integers beyond 64 bits: a log line must never fail its request
+        return json.dumps(event, default=repr, skipkeys=True).encode()
 
 
 def configure_logging(*, level: str, format: str) -> None:

@@ -12,9 +12,10 @@ from apps.completions.spending import Spending
 from apps.core import errors, ids, request_context
 from apps.providers import pricing
 from apps.providers.bounded import Buffer
-from apps.providers.call import Call, OpenStream
+from apps.providers.call import Call
 from apps.providers.contract import Json, Operation, RouteConfig, Usage
 from apps.providers.errors import UpstreamBroken
+from apps.providers.open_stream import OpenStream
 
 OPERATION: Operation = "chat/completions"
 UNSET_OUTPUT = 1024  # tokens reserved where neither the client nor the route sets a maximum

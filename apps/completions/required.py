@@ -40,6 +40,9 @@ def complete_piece(choice: Json, position: int) -> None:
 
 def text_of(message: Json) -> str:
     """The generated text of a message or a delta, arguments of tool calls included."""
+    content = message.get("content")
+    if isinstance(content, str) and len(message) == 1:  # nearly every piece of a stream
+        return content
     texts = [message.get(name) for name in ("content", "refusal", "reasoning_content")]
     for tool_call in objects(message.get("tool_calls")):
         function = tool_call.get("function")

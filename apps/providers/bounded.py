@@ -103,7 +103,9 @@ class Buffer(Generic[T]):
     async def _news(self, wait: float | None) -> None:
         self._waiter = self._loop.create_future()
         self._deadline = None if wait is None else self._loop.time() + wait
-        if self._deadline is not None and self._timer is None:
+        if self._deadline is not None and (self._timer is None or self._timer.when() > self._deadline):
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = self._loop.call_at(self._deadline, self._tick)
         try:
             await self._waiter

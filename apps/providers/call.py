@@ -5,19 +5,17 @@ first content only. Every upstream request is told to `record`, in the order the
 """
 
 import asyncio
-import contextlib
-import functools
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
 
 from apps.core import errors, request_context
-from apps.core.metrics import UPSTREAM_IN_FLIGHT, UPSTREAM_REQUESTS
+from apps.core.metrics import UPSTREAM_REQUESTS
 from apps.providers import adapters, circuit_breaker, routing
 from apps.providers.contract import (
     Answer,
@@ -27,17 +25,16 @@ from apps.providers.contract import (
     ProviderConfig,
     RouteConfig,
     UpstreamConfig,
-    UpstreamStream,
 )
 from apps.providers.errors import (
     StreamInterrupted,
-    UpstreamBroken,
     UpstreamCredentials,
     UpstreamRateLimited,
     UpstreamTimeout,
-    UpstreamUnreachable,
 )
+from apps.providers.open_stream import OpenStream
 from apps.providers.retry_budget import RetryBudget
+from apps.providers.upstream_choice import Lease, choose, judge
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -45,12 +42,10 @@ T = TypeVar("T")
 TRIES = 3
 BACKOFF_BASE, BACKOFF_CAP = 1.0, 60.0  # seconds
 LONGEST_WAIT = 10.0  # seconds a live caller is kept for a Retry-After; a longer one is passed on to it
-SPEAKS_AGAINST_UPSTREAM = (UpstreamUnreachable, UpstreamTimeout, UpstreamBroken, StreamInterrupted)
 
 Body = Callable[[UpstreamConfig], Json]
 Record = Callable[[Attempt], None]
 
-_in_flight: dict[str, int] = defaultdict(int)
 _budgets: dict[str, RetryBudget] = defaultdict(RetryBudget)
 
 
@@ -82,13 +77,13 @@ class Call:
         # A whole answer begins when it is complete, which takes minutes for some models: the total time bounds it.
         attempt, answer, lease = await self._first_success(send, lambda provider: provider.total_timeout)
         lease.end()
-        await circuit_breaker.succeeded(attempt.upstream)
+        circuit_breaker.note_success(attempt.upstream)
         return attempt, answer
 
-    async def stream(self) -> "OpenStream":
+    async def stream(self) -> OpenStream:
         """A stream whose first content has come. Raises as `answer` does; afterwards the stream itself raises."""
 
-        async def begin(attempt: Attempt, upstream: UpstreamConfig, first_byte: float) -> "OpenStream":
+        async def begin(attempt: Attempt, upstream: UpstreamConfig, first_byte: float) -> OpenStream:
             adapter = adapters.for_kind(upstream.provider.kind)
             began = time.monotonic()
             source = await adapter.open(
@@ -115,7 +110,7 @@ class Call:
         self,
         send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]],
         first_token: Callable[[ProviderConfig], float],
-    ) -> "tuple[Attempt, T, _Lease]":
+    ) -> tuple[Attempt, T, Lease]:
         candidates = routing.in_order(self.route)
         if not candidates:
             raise errors.ServiceUnavailable("This model has no upstream that is enabled.", retry_after=60)
@@ -124,7 +119,7 @@ class Call:
         refused: set[str] = set()
         last: errors.RedriveError | None = None
         while self.attempts < self.tries:
-            lease = await _choose(candidates, failed_at, refused)
+            lease = await choose(candidates, failed_at, refused)
             if isinstance(lease, errors.RedriveError):
                 last = last or lease
                 break
@@ -135,7 +130,7 @@ class Call:
                 lease.end()  # nobody waits with a place that others could use
                 if not (await self._may_wait(last) and budget.take()):
                     break
-                lease = _Lease(choice)
+                lease = Lease(choice)
             budget.note_call()
             self.attempts += 1
             is_last = self.attempts == self.tries or len(candidates) == len(failed_at) + 1 or again
@@ -159,9 +154,9 @@ class Call:
     async def _try(
         self,
         send: Callable[[Attempt, UpstreamConfig, float], Awaitable[T]],
-        lease: "_Lease",
+        lease: Lease,
         first_byte: float,
-    ) -> "tuple[Attempt, T, _Lease]":
+    ) -> tuple[Attempt, T, Lease]:
         upstream = lease.upstream
         context = request_context.current()
         context.reply_headers["redrive-upstream"] = str(upstream)
@@ -174,7 +169,7 @@ class Call:
         except errors.RedriveError as error:
             lease.end()
             self._failed(attempt, error, began)
-            await _judge(upstream, error)
+            await judge(upstream, error)
             raise
         except BaseException:
             lease.end()
@@ -213,122 +208,3 @@ class Call:
         if self.route.fallback_after is not None and not is_last:
             seconds = min(seconds, self.route.fallback_after)
         return max(0.001, min(seconds, self.deadline - time.monotonic()))
-
-
-class OpenStream:
-    """A stream that has begun. Iterate `chunks` once; `close` in any case."""
-
-    def __init__(self, attempt: Attempt, source: UpstreamStream, began: float) -> None:
-        self.attempt = attempt
-        self.lease: _Lease | None = None
-        self.ended = False
-        self._source = source
-        self._chunks = source.chunks()
-        self._began = began
-        self._first: list[Json] = []
-
-    async def read_to_first_content(self) -> None:
-        """Hold back what comes before the first content, so that another upstream could still take over."""
-        async for chunk in self._chunks:
-            self._first.append(chunk)
-            if _has_content(chunk):
-                self.attempt.first_token = time.monotonic() - self._began
-                return
-        # An answer without any content is complete all the same.
-        self.attempt.first_token = time.monotonic() - self._began
-
-    async def chunks(self) -> AsyncGenerator[Json, None]:
-        """All chunks from the first on. Raises UpstreamError; then what came before it is all there is."""
-        try:
-            for chunk in self._first:
-                yield chunk
-            async with contextlib.aclosing(self._chunks) as rest:
-                async for chunk in rest:
-                    yield chunk
-        except errors.RedriveError as error:
-            await self._lost(error)
-            raise
-        self.ended = True
-        await circuit_breaker.succeeded(self.attempt.upstream)
-
-    async def close(self) -> None:
-        """Let go of the upstream: at once if the stream has not ended."""
-        if self.lease is not None:
-            self.lease.end()
-        self.attempt.latency = time.monotonic() - self._began
-        await self._source.close()
-
-    async def _lost(self, error: errors.RedriveError) -> None:
-        self.attempt.error_code = error.code
-        UPSTREAM_REQUESTS.labels(self.attempt.upstream.provider.name, error.code).inc()
-        await _judge(self.attempt.upstream, error)
-
-
-class _Lease:
-    """One of the calls that a provider serves at the same time."""
-
-    __slots__ = ("_held", "upstream")
-
-    def __init__(self, upstream: UpstreamConfig) -> None:
-        name = upstream.provider.name
-        if name not in _in_flight:
-            UPSTREAM_IN_FLIGHT.labels(name).set_function(functools.partial(_in_flight.__getitem__, name))
-        self.upstream = upstream
-        self._held = True
-        _in_flight[name] += 1
-
-    def end(self) -> None:
-        if self._held:
-            _in_flight[self.upstream.provider.name] -= 1
-            self._held = False
-
-
-async def _choose(
-    candidates: list[UpstreamConfig], failed_at: list[UpstreamConfig], refused: set[str]
-) -> _Lease | errors.RedriveError:
-    """A place at the next healthy upstream, untried ones first; or why there is none."""
-    waits: list[float] = []
-    blocked = 0
-    untried = [upstream for upstream in candidates if upstream not in failed_at]
-    for upstream in [*untried, *(upstream for upstream in reversed(candidates) if upstream in failed_at)]:
-        if str(upstream) in refused:
-            continue
-        if _in_flight[upstream.provider.name] >= upstream.provider.max_concurrency:
-            waits.append(1.0)
-            continue
-        lease = _Lease(upstream)  # taken before the breaker is asked, so that no other call slips in between
-        try:
-            state = await circuit_breaker.ask(upstream)
-        except BaseException:
-            lease.end()
-            raise
-        if state.name in {"closed", "probe"}:
-            return lease
-        lease.end()
-        if state.name == "blocked":
-            blocked += 1
-        else:
-            waits.append(state.wait)
-    if blocked and not waits:
-        return UpstreamCredentials(should_retry=False)
-    return errors.ServiceUnavailable(
-        "No provider of this model can take a call right now.", retry_after=round(min(waits), 3) if waits else 60
-    )
-
-
-async def _judge(upstream: UpstreamConfig, error: errors.RedriveError) -> None:
-    """Tell the breaker what an error says about the upstream."""
-    if isinstance(error, UpstreamCredentials):
-        await circuit_breaker.block(upstream)
-    elif isinstance(error, SPEAKS_AGAINST_UPSTREAM):
-        await circuit_breaker.failed(upstream)
-    else:
-        await circuit_breaker.succeeded(upstream)  # it answers, and is not to blame
-
-
-def _has_content(chunk: Json) -> bool:
-    for choice in chunk.get("choices") or ():
-        delta = choice.get("delta") or {}
-        if choice.get("finish_reason") or any(delta.get(name) for name in delta if name != "role"):
-            return True
-    return False

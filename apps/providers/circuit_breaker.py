@@ -4,6 +4,7 @@ Three failures in a row within 60 s open it, after 30 s one probe may close it (
 process trusts what it knows of a closed breaker for a second, so that the hot path rarely asks.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,19 @@ async def succeeded(upstream: UpstreamConfig) -> None:
     known = _known.get(_name(upstream))
     if known is None or known.state.name != "closed" or known.state.failures:
         await _step(upstream, "ok")
+
+
+def note_success(upstream: UpstreamConfig) -> None:
+    """`succeeded`, in the background: a client that leaves, or a slow Redis, must not stand between a call and its
+    booking."""
+    known = _known.get(_name(upstream))
+    if known is None or known.state.name != "closed" or known.state.failures:
+        task = asyncio.ensure_future(succeeded(upstream))
+        _noting.add(task)
+        task.add_done_callback(_noting.discard)
+
+
+_noting: set[asyncio.Task[None]] = set()
 
 
 async def failed(upstream: UpstreamConfig) -> None:

@@ -1,6 +1,7 @@
 """Callers made of plain values, and a ledger that says what the test wants."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -55,8 +56,6 @@ class Ledger:
 @pytest.fixture
 def ledger(valkey: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """The registered spend source: a ledger whose month is Valkey's."""
-    from datetime import UTC, datetime
-
     before = admission._spend_source
     source = Ledger(datetime.fromtimestamp(valkey.time()[0], UTC).strftime("%Y-%m"))
     admission.register_spend_source(source)

@@ -1,5 +1,6 @@
 """The audit: appended, never changed, without secrets."""
 
+import contextvars
 from typing import Any
 
 import pytest
@@ -67,8 +68,6 @@ def test_an_entry_outlives_what_it_speaks_of() -> None:
 
 
 def test_an_entry_holds_the_requests_id() -> None:
-    import contextvars
-
     project = Project.objects.create(name="p")
 
     def record() -> Any:

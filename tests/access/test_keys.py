@@ -1,11 +1,12 @@
 """API keys: made, rotated, disabled; only their digest is kept."""
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, connections, transaction
 
 from apps.access import keys
 from apps.access.authentication import find
@@ -118,10 +119,6 @@ def test_a_rotation_that_waited_for_another_keeps_the_others_secret_alive(make_k
 
 def _rotate_behind(key: ApiKey) -> dict[str, Any]:
     """Start a rotation in a thread and return once Postgres has it wait for a lock."""
-    import threading
-
-    from django.db import connections
-
     found: dict[str, Any] = {}
 
     def rotate() -> None:

@@ -1,16 +1,20 @@
 """The ledger: rows by COPY, spend by UTC month, and one bad row alone."""
 
 import asyncio
+import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 
 from apps.access.models import Project
-from apps.completions import ledger
+from apps.completions import ledger, retention
 from apps.completions.ledger import Body, Entry
 from apps.completions.models import LedgerEntry, StoredBody
 from apps.core import errors, ids, request_context
@@ -185,7 +189,7 @@ def booked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return kept
 
 
-def test_a_booked_request_says_what_it_used_and_cost(booked: list[Any]) -> None:
+async def test_a_booked_request_says_what_it_used_and_cost(booked: list[Any]) -> None:
     request_context.enter(RequestContext("req_mine"))
     attempt = an_attempt(first_token=0.123, upstream_request_id="up\x00-1\n" + "x" * 300)
     cost = a_purpose(end_user="anna", stream=True).book(attempt, Usage(10, 2, 4))
@@ -208,8 +212,6 @@ def test_a_booked_request_says_what_it_used_and_cost(booked: list[Any]) -> None:
     ],
 )
 def test_a_guess_is_marked(booked: list[Any], usage: Usage, model: str, estimated: bool) -> None:
-    from dataclasses import replace
-
     upstream = replace(UPSTREAM, model=model)
     a_purpose(route=RouteConfig("public", (upstream,))).book(an_attempt(upstream=upstream), usage)
     assert booked[0].estimated is estimated
@@ -222,8 +224,6 @@ def test_stored_texts_hold_what_postgres_refuses(booked: list[Any], text: str) -
     purpose.store({"messages": [text]}, {"text": text})
     ledger.write(booked)
     body = StoredBody.objects.get()
-    import json
-
     assert json.loads(body.request) == {"messages": [text]}
     assert json.loads(body.response) == {"text": text}
     assert body.expires_at - body.created_at == timedelta(days=3)
@@ -247,10 +247,6 @@ def test_a_full_backlog_refuses_what_would_spend(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.django_db
 def test_expired_texts_are_pruned_and_the_others_and_the_ledger_stay() -> None:
-    from io import StringIO
-
-    from django.core.management import call_command
-
     ledger.write([a_body(), a_body(request_id="old"), an_entry()])
     age(StoredBody.objects.get(request_id="old"), days=2)
     out = StringIO()
@@ -262,8 +258,6 @@ def test_expired_texts_are_pruned_and_the_others_and_the_ledger_stay() -> None:
 
 @pytest.mark.django_db
 def test_pruning_goes_on_until_nothing_expired_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    from apps.completions import retention
-
     monkeypatch.setattr(retention, "ROWS_AT_ONCE", 10)
     old = datetime.now(UTC) - timedelta(days=1)
     ledger.write([a_body(expires_at=old) for _ in range(25)])

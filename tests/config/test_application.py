@@ -1,9 +1,11 @@
 """The dispatcher, health and metrics, called as a server calls them."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from apps.core import health
 from apps.core.metrics import REQUESTS
@@ -35,9 +37,8 @@ async def get(
     async def receive() -> Any:
         if bodies:
             return bodies.pop()
-        import asyncio
-
         await asyncio.Event().wait()
+        return None
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -90,8 +91,6 @@ async def test_readyz_names_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_metrics_are_for_this_machine_or_for_the_tokens_bearer(
     settings: Any, token: str, shown: str, client: Any, status: int
 ) -> None:
-    from pydantic import SecretStr
-
     settings.REDRIVE = settings.REDRIVE.model_copy(update={"metrics_token": SecretStr(token)})
     reply = await get("/metrics", {"Authorization": shown} if shown else None, client)
     assert reply.status == status

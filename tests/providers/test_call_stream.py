@@ -4,15 +4,16 @@ import asyncio
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 
-from apps.providers import call as policy
 from apps.providers import circuit_breaker
 from apps.providers.bounded import Buffer
-from apps.providers.call import OpenStream
 from apps.providers.contract import Attempt
 from apps.providers.errors import StreamInterrupted, UpstreamBroken, UpstreamTimeout
+from apps.providers.open_stream import OpenStream
+from apps.providers.upstream_choice import in_flight
 from tests.providers.conftest import MakeUpstream, a_route
 from tests.providers.test_call import a_call
 from tests.upstream import Upstream, chunk, raw, status, stream
@@ -38,6 +39,12 @@ async def texts(opened: OpenStream) -> list[str]:
     return found
 
 
+async def rest(buffer: Buffer[Any]) -> None:
+    """Read a buffer to its end."""
+    while await buffer.next(2) is not None:
+        pass
+
+
 async def test_a_stream_gives_every_piece_and_ends(upstream: Upstream, at: MakeUpstream) -> None:
     only = at()
     upstream.script(only.model, stream("a", "b", "c"))
@@ -46,7 +53,7 @@ async def test_a_stream_gives_every_piece_and_ends(upstream: Upstream, at: MakeU
     assert opened.ended
     assert opened.attempt.first_token is not None
     await opened.close()
-    assert policy._in_flight[only.provider.name] == 0
+    assert in_flight[only.provider.name] == 0
 
 
 async def test_a_stream_that_fails_before_its_first_content_goes_to_the_next_upstream(
@@ -134,7 +141,7 @@ async def test_a_stream_whose_first_token_is_late_is_a_504(upstream: Upstream, a
     with pytest.raises(UpstreamTimeout):
         await a_call(a_route(only), failed, tries=1).stream()
     assert failed[0].reached
-    assert policy._in_flight[only.provider.name] == 0
+    assert in_flight[only.provider.name] == 0
 
 
 async def test_silence_before_the_first_content_goes_to_the_next_upstream(upstream: Upstream, at: MakeUpstream) -> None:
@@ -167,9 +174,10 @@ async def test_a_stream_out_of_time_behind_a_slow_reader_does_not_look_finished(
     opened = await a_call(a_route(only), []).stream()
     buffer = Buffer(opened.chunks(), size=3)
     await asyncio.sleep(0.8)
+    held = [await buffer.next(2) for _ in range(3)]
+    assert None not in held
     with pytest.raises(UpstreamTimeout):
-        while await buffer.next(2) is not None:
-            pass
+        await rest(buffer)
     await buffer.close()
     await opened.close()
 
@@ -181,7 +189,7 @@ async def test_closing_a_running_stream_aborts_the_upstream(upstream: Upstream, 
     opened = await a_call(a_route(only), []).stream()
     await opened.close()
     assert await asyncio.to_thread(gone.wait, 1)
-    assert policy._in_flight[only.provider.name] == 0
+    assert in_flight[only.provider.name] == 0
 
 
 async def test_a_stream_counts_as_one_call_of_its_provider_until_it_is_closed(
@@ -190,8 +198,8 @@ async def test_a_stream_counts_as_one_call_of_its_provider_until_it_is_closed(
     only = at(max_concurrency=5)
     upstream.script(only.model, stream("a"))
     opened = await a_call(a_route(only), []).stream()
-    assert policy._in_flight[only.provider.name] == 1
+    assert in_flight[only.provider.name] == 1
     await texts(opened)
     await opened.close()
     await opened.close()
-    assert policy._in_flight[only.provider.name] == 0
+    assert in_flight[only.provider.name] == 0

@@ -1,6 +1,7 @@
 """Deadlines, fallbacks, cancellation and the calls that a provider serves at once."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any
@@ -10,11 +11,13 @@ from aiohttp import web
 
 from apps.core import errors, request_context
 from apps.core.request_context import RequestContext
-from apps.providers import call as policy
 from apps.providers.contract import Attempt
 from apps.providers.errors import UpstreamBroken, UpstreamTimeout
+from apps.providers.upstream_choice import in_flight
 from tests.providers.conftest import MakeUpstream, a_route
 from tests.providers.test_call import a_call
+from tests.redis_servers import redis_server
+from tests.stores import PointRedisAt
 from tests.upstream import Upstream, completion, hang, ok, status
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -95,7 +98,7 @@ async def test_a_cancelled_call_is_recorded_and_lets_go_of_the_upstream(upstream
         await task
     assert [(one.error_code, one.reached, one.latency > 0) for one in failed] == [("cancelled", True, True)]
     assert await asyncio.to_thread(gone.wait, 1)
-    assert policy._in_flight[only.provider.name] == 0
+    assert in_flight[only.provider.name] == 0
 
 
 async def test_a_cancelled_call_does_not_speak_against_the_upstream(upstream: Upstream, at: MakeUpstream) -> None:
@@ -108,6 +111,30 @@ async def test_a_cancelled_call_does_not_speak_against_the_upstream(upstream: Up
     with pytest.raises(asyncio.CancelledError):
         await task
     await a_call(a_route(only), []).answer()
+
+
+async def test_an_answer_whose_client_leaves_while_redis_hangs_is_recorded_all_the_same(
+    at: MakeUpstream, point_redis_at: PointRedisAt
+) -> None:
+    asked: list[bytes] = []
+
+    async def freezing(command: list[bytes]) -> bytes | None:
+        if command[0] == b"SELECT":
+            return b"+OK\r\n"
+        asked.append(command[0])
+        return b"*3\r\n$6\r\nclosed\r\n:0\r\n:1\r\n" if len(asked) == 1 else None
+
+    async with redis_server(freezing) as server:
+        point_redis_at(server.url, redis_timeout=2.0)
+        told: list[Attempt] = []
+        task = asyncio.ensure_future(a_call(a_route(at()), told).answer())
+        async with asyncio.timeout(5):
+            while len(asked) < 2:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+    # The provider has done its work: either the caller gets the answer to book, or the attempt is recorded.
+    assert isinstance(outcome, tuple) or len(told) == 1
 
 
 async def test_a_busy_provider_is_passed_over(upstream: Upstream, at: MakeUpstream) -> None:
@@ -139,11 +166,9 @@ async def test_every_end_of_a_call_gives_its_place_back(upstream: Upstream, at: 
     only = at(max_concurrency=1, breaker_failures=99)
     upstream.script(only.model, status(500), status(400), ok())
     for _ in range(3):
-        try:
+        with contextlib.suppress(errors.RedriveError):
             await a_call(a_route(only), [], tries=1).answer()
-        except errors.RedriveError:
-            pass
-    assert policy._in_flight[only.provider.name] == 0
+    assert in_flight[only.provider.name] == 0
 
 
 async def test_an_open_breaker_answers_503_without_a_request(upstream: Upstream, at: MakeUpstream) -> None:

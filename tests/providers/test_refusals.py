@@ -20,7 +20,7 @@ from apps.providers.errors import (
 
 OPENAI_CONTEXT = {
     "error": {
-        "message": "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.",
+        "message": "This model's maximum context length is 8192 tokens. However, your messages have 9001 tokens.",
         "type": "invalid_request_error",
         "param": "messages",
         "code": "context_length_exceeded",

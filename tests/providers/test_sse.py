@@ -1,6 +1,7 @@
 """Reading an upstream's server-sent events, whatever the pieces in which they arrive."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_a_stream_reads_the_same_wherever_its_bytes_are_split(
     raw = b"".join((b": ping" + end + end if comments else b"") + data(value, end) for value in chunks)
     raw += b"data: [DONE]" + end + end if done else b""
     places = sorted({min(cut, len(raw)) for cut in cuts} | {0, len(raw)})
-    blocks = [raw[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    blocks = [raw[start:stop] for start, stop in itertools.pairwise(places)]
     assert asyncio.run(read(*blocks)) == chunks
 
 
