@@ -72,6 +72,9 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                if missing := settings.REDRIVE.missing():
+                    await send({"type": "lifespan.startup.failed", "message": f"set {', '.join(missing)}"})
+                    return
                 # What is loaded now stays: the collector need not walk it again, nor after every 700 new objects.
                 gc.freeze()
                 gc.set_threshold(50_000, 20, 20)

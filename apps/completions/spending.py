@@ -48,6 +48,8 @@ class Spending:
 
     def end(self) -> None:
         """Settle what was reserved, after the answer and whatever becomes of the request."""
+        if not self.admission.checks:
+            return
         task = asyncio.ensure_future(self.admission.settle(tokens=self.tokens, nusd=self.nusd))
         _settling.add(task)
         task.add_done_callback(_settling.discard)

@@ -64,6 +64,12 @@ class RedriveSettings(BaseSettings):
     ledger_backlog: int = Field(10_000, ge=1, description="ledger rows that may wait in a process for Postgres")
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
 
+    def missing(self) -> list[str]:
+        """The variables without which the gateway cannot serve."""
+        needed = ("database_url", "redis_url", "secret_key", "encryption_keys")
+        values = {**{name: getattr(self, name) for name in needed}, "secret_key": self.secret_key.get_secret_value()}
+        return [PREFIX + name.upper() for name in needed if not values[name]]
+
     @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:

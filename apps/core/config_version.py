@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
-from apps.core.database import LOST_CONNECTION, in_db
+from apps.core.database import in_db
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +67,6 @@ async def watch(every: float) -> None:
     while True:
         try:
             await check()
-        except LOST_CONNECTION as error:
+        except Exception as error:  # nothing may end the look-out: a revoked key would be served for ever
             log.warning("config_version_unreadable", error=type(error).__name__)
         await asyncio.sleep(every)

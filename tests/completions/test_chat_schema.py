@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from apps.completions.chat import upstream_body
-from apps.completions.schemas.chat import ChatRequest
+from apps.completions.schemas.chat import IMAGE, ChatRequest
 from apps.providers.contract import RouteConfig
 
 HELLO = {"role": "user", "content": "hello"}
@@ -159,10 +159,16 @@ def test_a_million_wrong_messages_make_one_complaint() -> None:
     assert raised.value.error_count() == 1
 
 
-def test_characters_are_those_of_all_texts() -> None:
+def test_tools_count_as_input_too() -> None:
+    plain = ChatRequest.model_validate({"messages": [HELLO]})
+    tools = [{"type": "function", "function": {"name": "f", "description": "x" * 5000}}]
+    assert ChatRequest.model_validate({"messages": [HELLO], "tools": tools}).characters() > plain.characters() + 5000
+
+
+def test_characters_are_those_of_all_texts_and_an_image_counts_as_many() -> None:
     parts = [{"type": "text", "text": "four"}, {"type": "image_url", "image_url": {"url": "x" * 999}}]
     request = ChatRequest.model_validate({"messages": [HELLO, {"role": "user", "content": parts}]})
-    assert request.characters() == 9
+    assert request.characters() == 9 + IMAGE
 
 
 def body(route: dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -165,3 +165,13 @@ def test_passwords_in_addresses_are_not_shown_by_repr(put: Put, monkeypatch: pyt
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in RedriveSettings.model_fields.items() if not field.description] == []
+
+
+def test_what_the_gateway_cannot_serve_without_is_named() -> None:
+    assert RedriveSettings(
+        database_url="postgresql://x/y", redis_url="", secret_key="", encryption_keys=[]
+    ).missing() == [
+        "REDRIVE_REDIS_URL",
+        "REDRIVE_SECRET_KEY",
+        "REDRIVE_ENCRYPTION_KEYS",
+    ]

@@ -202,11 +202,25 @@ class ChatRequest(BaseModel):
     user: Annotated[str, StringConstraints(max_length=256), AfterValidator(no_nul)] | None = None
 
     def characters(self) -> int:
-        """Characters of all texts, for the estimate of tokens (one for four characters)."""
-        return sum(_characters(message.content) for message in self.messages)
+        """Characters of all that becomes input, for the estimate of tokens (one for four characters)."""
+        total = sum(_of_message(message) for message in self.messages)
+        for part in (self.tools, self.functions, self.response_format, self.prediction):
+            if part is not None:
+                total += len(str(part))
+        return total
 
 
-def _characters(content: Any) -> int:
+IMAGE = 4_000  # characters that count for an image or a file: about what a picture costs at high detail
+
+
+def _of_message(message: Any) -> int:
+    total = _of_content(message.content)
+    for tool_call in getattr(message, "tool_calls", None) or ():
+        total += len(tool_call.function.arguments) if tool_call.function is not None else 0
+    return total
+
+
+def _of_content(content: Any) -> int:
     if isinstance(content, str):
         return len(content)
-    return sum(len(part.text) for part in content or () if isinstance(part, TextPart))
+    return sum(len(part.text) if isinstance(part, TextPart) else IMAGE for part in content or ())
