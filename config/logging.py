@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from apps.core import request_context
+from config.line_writer import LineWriter
 
 # Fields that may hold a secret or a client's text never reach the log, whoever passes them.
 FORBIDDEN_FIELDS = frozenset(
@@ -75,7 +76,7 @@ def configure_logging(*, level: str, format: str) -> None:
         )
         last: list[Any] = [frames, to_json]
         for_records: list[Any] = [frames, lambda *event: to_json(*event).decode()]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+        factory = LineWriter(sys.stderr.buffer).logger
     else:
         last = for_records = [structlog.dev.ConsoleRenderer()]
         factory = structlog.PrintLoggerFactory(sys.stderr)

@@ -116,10 +116,10 @@ class ScriptPipe:
         return _accept(await self._send(*parts))
 
     async def _send(self, *parts: str | bytes | int) -> Any:
-        connection = self._connection
-        if connection is None or connection.transport is None or self._loop is not asyncio.get_running_loop():
-            connection = await self._connect()
         loop = asyncio.get_running_loop()
+        connection = self._connection
+        if connection is None or connection.transport is None or self._loop is not loop:
+            connection = await self._connect()
         future = connection.send(_pack(*parts), loop)
         if not self._watching:
             self._watching = True

@@ -125,7 +125,7 @@ def _read(answer: Any) -> State:
 
 
 def _name(upstream: UpstreamConfig) -> str:
-    return f"{upstream.provider.id.hex}:{upstream.model}"
+    return upstream.key
 
 
 def _keys(upstream: UpstreamConfig) -> list[str]:

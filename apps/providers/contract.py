@@ -37,9 +37,16 @@ class UpstreamConfig:
     model: str
     position: int = 1
     weight: int = 1
+    label: str = field(init=False, compare=False)  # provider/model, for people
+    key: str = field(init=False, compare=False)  # of its circuit breaker
+
+    def __post_init__(self) -> None:
+        # Made once: they are needed several times in each call.
+        object.__setattr__(self, "label", f"{self.provider.name}/{self.model}")
+        object.__setattr__(self, "key", f"{self.provider.id.hex}:{self.model}")
 
     def __str__(self) -> str:
-        return f"{self.provider.name}/{self.model}"
+        return self.label
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""docs/settings.md names every setting with its default and meaning, as the code has them."""
+"""The page docs/settings.md names every setting with its default and meaning, as the code has them."""
 
 from pathlib import Path
 

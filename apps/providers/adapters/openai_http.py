@@ -1,6 +1,7 @@
 """Speaks to any OpenAI-compatible server over HTTP; every failure becomes an UpstreamError."""
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -133,14 +134,18 @@ class SSEStream:
         self._response.close()
 
 
+@functools.cache
+def _timeout(connect: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect)
+
+
 async def _post(provider: ProviderConfig, operation: str, body: Json) -> aiohttp.ClientResponse:
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=provider.connect_timeout)
     try:
         response = await http.session().post(
             f"{provider.base_url}/{operation}",
             data=json_codec.dumps(body),
             headers={**provider.headers, "X-Request-ID": request_context.current().request_id},
-            timeout=timeout,
+            timeout=_timeout(provider.connect_timeout),
             allow_redirects=False,
         )
     except aiohttp.ConnectionTimeoutError as error:
