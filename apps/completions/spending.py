@@ -50,7 +50,7 @@ class Spending:
         """Settle what was reserved, after the answer and whatever becomes of the request."""
         if not self.admission.checks:
             return
-        task = asyncio.ensure_future(self.admission.settle(tokens=self.tokens, nusd=self.nusd))
+        task = asyncio.get_running_loop().create_task(self.admission.settle(tokens=self.tokens, nusd=self.nusd))
         _settling.add(task)
         task.add_done_callback(_settling.discard)
 

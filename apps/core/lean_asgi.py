@@ -23,6 +23,7 @@ from apps.core.request_context import Receive, Scope, Send
 log = structlog.get_logger(__name__)
 
 DRAIN = 20 * 1024 * 1024  # bytes of a refused body still read, so that the client sees the answer and not a reset
+LOOK_AFTER = 0.05  # seconds
 PARSE_IN_THREAD = 256 * 1024  # bytes from which JSON is parsed off the loop
 
 
@@ -53,22 +54,18 @@ class LeanASGIHandler(ASGIHandler):
             return
         except errors.RedriveError as error:
             body = error
-        work = asyncio.current_task()
-        assert work is not None
-        gone = asyncio.ensure_future(_until_gone(receive))
-        # A client that leaves cancels the work, and with it the call to the provider.
-        gone.add_done_callback(lambda done: None if done.cancelled() else work.cancel())
+        watch = _Watch(receive)
         try:
             if isinstance(body, errors.RedriveError):
                 await self._send(render(body), send)
             else:
                 await self._send(await self._respond(scope, body), send)
         except asyncio.CancelledError:
-            if not gone.done():
+            if not watch.client_left:
                 raise
-            work.uncancel()
+            watch.work.uncancel()
         finally:
-            gone.cancel()
+            watch.end()
 
     async def _respond(self, scope: Scope, body: bytes) -> HttpResponseBase:
         set_script_prefix(scope.get("root_path", ""))
@@ -189,6 +186,33 @@ def _parse_or_none(body: bytes) -> Any:
         return None
 
 
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the work, and with it the call to the provider, when the client leaves.
+
+    It begins to look after 50 ms: a quick reply, which is over by then, need not pay for a task of its own.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        work = asyncio.current_task()
+        assert work is not None
+        self.work = work
+        self.client_left = False
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._looking: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(LOOK_AFTER, self._begin)
+
+    def end(self) -> None:
+        """Stop looking."""
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _begin(self) -> None:
+        self._looking = self._loop.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.client_left = True
+        self.work.cancel()

@@ -48,6 +48,8 @@ def price(route: RouteConfig, upstream_model: str) -> Price:
 
 def dearest(route: RouteConfig) -> Price:
     """The highest price among a route's upstreams, for what is reserved before the upstream is known."""
+    if len(route.upstreams) == 1:
+        return price(route, route.upstreams[0].model)
     prices = [price(route, upstream.model) for upstream in route.upstreams]
     return max(prices, key=lambda one: one.input_nusd + one.output_nusd, default=UNKNOWN)
 

@@ -215,8 +215,9 @@ IMAGE = 4_000  # characters that count for an image or a file: about what a pict
 
 def _of_message(message: Any) -> int:
     total = _of_content(message.content)
-    for tool_call in getattr(message, "tool_calls", None) or ():
-        total += len(tool_call.function.arguments) if tool_call.function is not None else 0
+    if isinstance(message, AssistantMessage):
+        for tool_call in message.tool_calls or ():
+            total += len(tool_call.function.arguments) if tool_call.function is not None else 0
     return total
 
 
