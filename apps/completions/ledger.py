@@ -22,7 +22,7 @@ from apps.core.database import Batch
 from apps.providers import pricing
 from apps.providers.contract import Attempt, RouteConfig, Usage
 
-LINGER = 0.05  # seconds to gather rows for one commit
+LINGER = 0.08  # seconds to gather rows for one commit
 
 
 class Entry(NamedTuple):
