@@ -4,6 +4,7 @@ import json
 import logging
 import logging.config
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -29,6 +30,12 @@ FORBIDDEN_FIELDS = frozenset(
         "body",
     }
 )
+
+
+def add_time(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add the time as ISO 8601 in UTC, to the microsecond."""
+    event["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
+    return event
 
 
 def add_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -64,7 +71,7 @@ def configure_logging(*, level: str, format: str) -> None:
     """
     shared: list[Any] = [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_time,
         add_request,
         drop_forbidden,
     ]

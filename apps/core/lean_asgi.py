@@ -68,7 +68,8 @@ class LeanASGIHandler(ASGIHandler):
             watch.end()
 
     async def _respond(self, scope: Scope, body: bytes) -> HttpResponseBase:
-        set_script_prefix(scope.get("root_path", ""))
+        if root_path := scope.get("root_path"):
+            set_script_prefix(root_path)
         request = ASGIRequest(scope, BytesIO(body))
         request._body = body
         if len(body) > PARSE_IN_THREAD:
