@@ -126,7 +126,7 @@ def test_a_filtered_request_says_why() -> None:
         "http://10.0.0.1:8000/x",
         "/home/user/models/x.gguf",
         "/usr/lib/python3/site-packages/vllm.py",
-        "/root/.cache/huggingface",
+        "/srv/.cache/huggingface",
         "/var/log/x.log",
         "/opt/model.bin",
         "/app/main.py",
