@@ -61,16 +61,19 @@ class GroupAdmin(DjangoGroupAdmin, AuditedModelAdmin):  # type: ignore[misc]
         return request.user.is_superuser and super().has_delete_permission(request, obj)
 
 
-class AccessAttemptAdmin(AuditedModelAdmin):
-    """Refused logins. Deleting one lets its user try again from that address."""
-
-    list_display = ("attempt_time", "username", "ip_address", "failures_since_start", "user_agent")
+class _NewestLoginsFirst:
     search_fields = ("username", "ip_address")
     search_help_text = "Search by user or address"
     ordering = ("-attempt_time",)
+    show_full_result_count = False
+
+
+class AccessAttemptAdmin(_NewestLoginsFirst, AuditedModelAdmin):
+    """Refused logins. Deleting one lets its user try again from that address."""
+
+    list_display = ("attempt_time", "username", "ip_address", "failures_since_start", "user_agent")
     fields = ("attempt_time", "username", "ip_address", "failures_since_start", "path_info", "user_agent")
     readonly_fields = fields
-    show_full_result_count = False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody."""
@@ -81,15 +84,11 @@ class AccessAttemptAdmin(AuditedModelAdmin):
         return False
 
 
-class AccessLogAdmin(ReadOnlyModelAdmin):
+class AccessLogAdmin(_NewestLoginsFirst, ReadOnlyModelAdmin):
     """Who logged in, and from where."""
 
     list_display = ("attempt_time", "username", "ip_address", "logout_time", "user_agent")
-    search_fields = ("username", "ip_address")
-    search_help_text = "Search by user or address"
-    ordering = ("-attempt_time",)
     fields = ("attempt_time", "logout_time", "username", "ip_address", "path_info", "user_agent")
-    show_full_result_count = False
 
 
 def register() -> None:

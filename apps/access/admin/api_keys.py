@@ -18,11 +18,10 @@ from apps.access.admin.words import (
     LIMIT_FIELDS,
     LIMIT_LABELS,
     LIMIT_ROWS,
-    STATES,
+    KeyColumns,
     LimitInline,
     ledger_link,
     limits_in_words,
-    state,
 )
 from apps.access.audited_admin import AuditedModelAdmin, DecisionForm, posted, posted_reason, secret_page
 from apps.access.keyset_admin import OwnerFilter
@@ -96,7 +95,7 @@ class StatusFilter(DropdownFilter):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(AuditedModelAdmin):
+class ApiKeyAdmin(KeyColumns, AuditedModelAdmin):
     """API keys. Their secrets are shown once, when they are made or rotated; keys are disabled, never deleted."""
 
     list_display = ("name", "project", "shown_prefix", "status", "limits", "allowed", "expires_at", "created_at")
@@ -222,16 +221,6 @@ class ApiKeyAdmin(AuditedModelAdmin):
 
     def _show(self, request: HttpRequest, key: ApiKey, title: str, secret: str) -> HttpResponse:
         return secret_page(request, self, title=title, secret=secret, back_url=self.change_url(key))
-
-    @display(description="key")
-    def shown_prefix(self, key: ApiKey) -> str:
-        """Its first characters."""
-        return f"{key.prefix}…"
-
-    @display(description="status", label=STATES)
-    def status(self, key: ApiKey) -> str:
-        """See `state`."""
-        return state(key)
 
     @display(description="limits")
     def limits(self, key: ApiKey) -> str:

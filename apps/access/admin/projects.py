@@ -10,12 +10,12 @@ from django.utils.html import format_html
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from apps.access.admin.words import STATES, LimitInline, ledger_link, limits_in_words, state
+from apps.access.admin.words import KeyColumns, LimitInline, ledger_link, limits_in_words
 from apps.access.audited_admin import AuditedModelAdmin
 from apps.access.models import ApiKey, Project
 
 
-class ProjectKeysInline(TabularInline):
+class ProjectKeysInline(KeyColumns, TabularInline):
     """The project's keys, to look at."""
 
     model = ApiKey
@@ -39,16 +39,6 @@ class ProjectKeysInline(TabularInline):
         """With a link to its page."""
         url = reverse("admin:access_apikey_change", args=[key.pk])
         return format_html('<a class="text-link" href="{}">{}</a>', url, key.name)
-
-    @display(description="key")
-    def shown_prefix(self, key: ApiKey) -> str:
-        """Its first characters."""
-        return f"{key.prefix}…"
-
-    @display(description="status", label=STATES)
-    def status(self, key: ApiKey) -> str:
-        """See `state`."""
-        return state(key)
 
 
 @admin.register(Project)

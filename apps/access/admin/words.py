@@ -7,6 +7,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.admin import StackedInline
+from unfold.decorators import display
 
 from apps.access.models import ApiKey, Limit
 
@@ -37,6 +38,20 @@ def state(key: ApiKey) -> str:
     if key.expires_at is not None and key.expires_at <= now:
         return "expired"
     return "rotating" if key.previous_expires_at is not None and key.previous_expires_at > now else "active"
+
+
+class KeyColumns:
+    """A key's columns, the same in the list of keys and on its project's page."""
+
+    @display(description="key")
+    def shown_prefix(self, key: ApiKey) -> str:
+        """Its first characters."""
+        return f"{key.prefix}…"
+
+    @display(description="status", label=STATES)
+    def status(self, key: ApiKey) -> str:
+        """See `state`."""
+        return state(key)
 
 
 def limits_in_words(limit: Limit | None) -> str:
