@@ -7,8 +7,11 @@ from collections.abc import AsyncGenerator
 from apps.core import errors
 from apps.core.metrics import UPSTREAM_REQUESTS
 from apps.providers import circuit_breaker
+from apps.providers.bounded import PIECES
 from apps.providers.contract import Attempt, Json, UpstreamStream
 from apps.providers.upstream_choice import Lease, judge
+
+MOST_HELD_BACK = 1024 * 1024  # characters
 
 
 class OpenStream:
@@ -24,10 +27,15 @@ class OpenStream:
         self._first: list[Json] = []
 
     async def read_to_first_content(self) -> None:
-        """Hold back what comes before the first content, so that another upstream could still take over."""
+        """Hold back what comes before the first content, so that another upstream could still take over.
+
+        After 100 pieces or 1 MiB without any the stream has begun all the same: memory is bounded.
+        """
+        size = 0
         async for chunk in self._chunks:
             self._first.append(chunk)
-            if _has_content(chunk):
+            size += len(str(chunk))
+            if _has_content(chunk) or len(self._first) >= PIECES or size >= MOST_HELD_BACK:
                 self.attempt.first_token = time.monotonic() - self._began
                 return
         # An answer without any content is complete all the same.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from apps.core.errors import RedriveError
 from apps.providers import circuit_breaker
 from apps.providers.bounded import Buffer
 from apps.providers.contract import Attempt
@@ -203,3 +204,52 @@ async def test_a_stream_counts_as_one_call_of_its_provider_until_it_is_closed(
     await opened.close()
     await opened.close()
     assert in_flight[only.provider.name] == 0
+
+
+@pytest.mark.parametrize("index", [{"a": 1}, [1], "0", 1.5])
+async def test_a_piece_whose_index_is_no_number_counts_as_the_first_choice(
+    upstream: Upstream, at: MakeUpstream, index: object
+) -> None:
+    only = at()
+    piece = {"choices": [{"index": index, "delta": {"content": "b"}, "finish_reason": "stop"}]}
+    upstream.script(only.model, stream(frames=(frame(piece),)))
+    opened = await a_call(a_route(only), []).stream()
+    assert await texts(opened) == ["b"]
+    await opened.close()
+
+
+async def test_a_stream_that_never_comes_to_its_content_holds_back_100_pieces_at_most(
+    upstream: Upstream, at: MakeUpstream
+) -> None:
+    only = at()
+    upstream.script(only.model, stream(frames=(ROLE,) * 500))
+    opened = await a_call(a_route(only), []).stream()
+    assert len(opened._first) == 100
+    assert len([piece async for piece in opened.chunks()]) >= 500
+    await opened.close()
+
+
+async def test_what_is_held_back_of_a_stream_is_bounded_in_size(upstream: Upstream, at: MakeUpstream) -> None:
+    only = at()
+    big = frame({"choices": [{"index": 0, "delta": {"role": "x" * 600_000}}]})
+    upstream.script(only.model, stream(frames=(big,) * 5))
+    opened = await a_call(a_route(only), []).stream()
+    assert len(opened._first) == 2
+    await opened.close()
+
+
+async def test_the_authorization_sent_to_an_upstream_does_not_come_back_in_its_refusal(
+    upstream: Upstream, at: MakeUpstream
+) -> None:
+    headers = {"Authorization": "Bearer hunter2", "X-Tenant": "s3cret"}
+    for reply in (
+        status(400, {"error": {"message": "no hunter2", "param": "hunter2 s3cret", "code": "s3cret"}}),
+        raw(b'{"error": {"message": "no hunter2 s3cret", "code": "content_filter"}}'),
+    ):
+        only = at(headers=headers)
+        upstream.script(only.model, reply)
+        with pytest.raises(RedriveError) as raised:
+            await a_call(a_route(only), []).answer()
+        shown = f"{raised.value.message} {raised.value.param} {raised.value.details}"
+        assert "hunter2" not in shown
+        assert "s3cret" not in shown

@@ -217,3 +217,23 @@ def test_a_limit_without_a_wait_is_a_second() -> None:
     assert refusal(429, None, {}).retry_after == 1
     assert refusal(429, None, {"Retry-After": "0"}).retry_after == 0
     assert refusal(503, None, {"Retry-After": "9"}).retry_after == 9
+
+
+@pytest.mark.parametrize("field", ["message", "code", "type", "param"])
+def test_what_was_sent_to_the_upstream_does_not_come_back_from_it(field: str) -> None:
+    error = refusal(400, {"error": {field: "it was hunter2!"}}, {}, secrets={"hunter2"})
+    assert "hunter2" not in f"{error.message} {error.param} {error.details}"
+
+
+@pytest.mark.parametrize("field", ["code", "param"])
+def test_no_field_of_an_upstream_shows_what_looks_like_a_key_or_is_endless(field: str) -> None:
+    error = refusal(400, {"error": {"message": "no", field: "sk-prov-SECRET123456 " * 100}}, {})
+    shown = f"{error.param} {error.details}"
+    assert "SECRET" not in shown
+    assert len(shown) < 400
+
+
+@pytest.mark.parametrize("value", [{"a": ["x"]}, "sk-prov-SECRET", True, -1, 1e400, 10**40])
+def test_a_context_error_counts_in_numbers(value: Any) -> None:
+    inner = {"code": "context_length_exceeded", "message": "too long", "n_ctx": value, "n_prompt_tokens": value}
+    assert refusal(400, {"error": inner}, {}).details == {"tokens_used": None, "max_tokens": None}

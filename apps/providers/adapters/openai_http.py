@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,7 @@ from apps.providers.contract import Answer, Json, Operation, ProviderConfig, Ups
 
 MAX_ANSWER = 64 * 1024 * 1024  # bytes of a whole answer; more is a broken upstream
 DONE = b"[DONE]"
+PUBLIC_HEADERS = frozenset({"Content-Type", "Accept-Encoding"})  # hold no secret
 
 
 class OpenAIHTTP:
@@ -36,7 +37,7 @@ class OpenAIHTTP:
         if not isinstance(answer, dict):
             raise _broken("The model's provider answered with something other than JSON.", response.status)
         if answer.get("error"):
-            raise _error_inside(answer, response)
+            raise _error_inside(answer, response, _secrets(upstream.provider))
         return Answer(answer, response.status, response.headers.get("x-request-id", ""))
 
     async def open(
@@ -55,18 +56,33 @@ class OpenAIHTTP:
             finally:
                 response.close()
             if isinstance(answer, dict) and answer.get("error"):
-                raise _error_inside(answer, response)
+                raise _error_inside(answer, response, _secrets(upstream.provider))
             raise _broken("The model's provider answered a stream with something else.", response.status)
         choices = int(body.get("n") or 1)
-        return SSEStream(response, idle=upstream.provider.idle_timeout, within=within, choices=choices)
+        return SSEStream(
+            response,
+            idle=upstream.provider.idle_timeout,
+            within=within,
+            choices=choices,
+            secrets=_secrets(upstream.provider),
+        )
 
 
 class SSEStream:
     """An open server-sent event stream. Closes itself when a read waits for `idle` seconds, or `within` is over."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, idle: float, within: float, choices: int) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        *,
+        idle: float,
+        within: float,
+        choices: int,
+        secrets: Collection[str] = (),
+    ) -> None:
         self._response = response
         self._idle = idle
+        self._secrets = secrets
         self._unfinished = set(range(choices))
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + within
@@ -101,7 +117,7 @@ class SSEStream:
     def _chunk(self, data: bytes) -> Json:
         chunk = _well_formed(_load(data))
         if chunk.get("error"):
-            raise _error_inside(chunk, self._response)
+            raise _error_inside(chunk, self._response, self._secrets)
         for choice in chunk.get("choices") or ():
             if choice.get("finish_reason"):
                 self._unfinished.discard(choice.get("index") or 0)
@@ -159,13 +175,19 @@ async def _post(provider: ProviderConfig, operation: str, body: Json) -> aiohttp
             answer = _load(await _read_limited(response))
         finally:
             response.close()
-        raise refusal(response.status, answer, response.headers)
+        raise refusal(response.status, answer, response.headers, secrets=_secrets(provider))
     return response
 
 
-def _error_inside(answer: Json, response: aiohttp.ClientResponse) -> RedriveError:
+def _secrets(provider: ProviderConfig) -> set[str]:
+    """What an upstream could send back of the request's headers: their values, `Bearer ...` also without its scheme."""
+    values = {value for name, value in provider.headers.items() if name not in PUBLIC_HEADERS}
+    return {part for value in values for part in (value, value.rpartition(" ")[2]) if len(part) >= 4}
+
+
+def _error_inside(answer: Json, response: aiohttp.ClientResponse, secrets: Collection[str]) -> RedriveError:
     """The error of an upstream that says 200 and means something else."""
-    error = refusal(502, answer, response.headers)
+    error = refusal(502, answer, response.headers, secrets=secrets)
     error.upstream_status = response.status
     return error
 
@@ -214,4 +236,6 @@ def _well_formed(chunk: Any) -> Json:
     for choice in choices:
         if not isinstance(choice.get("delta"), dict):
             choice["delta"] = {}
+        if not isinstance(choice.get("index"), int):
+            choice["index"] = None  # its place in the list will do
     return chunk

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -25,29 +25,30 @@ _SECRETS = re.compile(
 _NUMBERS = re.compile(r"\b\d{3,7}\b")
 
 
-def refusal(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
-    """The error for an upstream that answered `status` with `body` (parsed JSON, or None)."""
-    error = _kind(status, body, headers)
+def refusal(status: int, body: Any, headers: Mapping[str, str], *, secrets: Collection[str] = ()) -> RedriveError:
+    """The error for an upstream that answered `status` with `body` (parsed JSON, or None).
+
+    secrets: what was sent to the upstream and must not come back from it, whatever its shape.
+    """
+    error = _kind(status, _inner(body), headers, secrets)
     error.upstream_status = status
     return error
 
 
-def _kind(status: int, body: Any, headers: Mapping[str, str]) -> RedriveError:
-    inner = _inner(body)
+def _kind(status: int, inner: dict[str, Any], headers: Mapping[str, str], secrets: Collection[str]) -> RedriveError:
     codes = {str(inner.get("code")), str(inner.get("type"))}
-    code = str(inner.get("code") or inner.get("type") or "")
-    message = safe(inner.get("message"))
+    code = safe(str(inner.get("code") or inner.get("type") or ""), secrets)[:64]
+    message = safe(inner.get("message"), secrets)
     # llama.cpp answers 500 for it; others by words only.
     if codes & CONTEXT_CODES or (status in PASSED_ON and _CONTEXT_WORDS.search(message)):
         return _context_error(message, inner)
     if codes & FILTER_CODES:
         return ContentFiltered(message, details={"reason": code})
     if status in PASSED_ON:
-        param = inner.get("param")
         return errors.UpstreamRefused(
             message or "The model's provider refused the request.",
             status=status,
-            param=param if isinstance(param, str) else None,
+            param=safe(inner.get("param"), secrets)[:200] or None,
             details={"upstream_code": code} if code else None,
         )
     if status in {401, 402, 403}:
@@ -68,10 +69,12 @@ def _inner(body: Any) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {"message": inner}
 
 
-def safe(message: Any) -> str:
-    """An upstream's words without keys, addresses and paths, at most 500 characters."""
+def safe(message: Any, secrets: Collection[str] = ()) -> str:
+    """An upstream's words without secrets, anything that looks like a key, addresses and paths; <= 500 characters."""
     if not isinstance(message, str):
         return ""
+    for secret in secrets:
+        message = message.replace(secret, "[removed]")
     cleaned = _SECRETS.sub("[removed]", message).encode("utf-8", "replace").decode()
     return "".join(char for char in cleaned if char.isprintable() or char == "\n")[:500]
 
@@ -94,10 +97,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _context_error(message: str, inner: dict[str, Any]) -> ContextLengthExceeded:
-    used, most = inner.get("n_prompt_tokens"), inner.get("n_ctx")  # llama.cpp's names
+    used, most = _tokens(inner.get("n_prompt_tokens")), _tokens(inner.get("n_ctx"))  # llama.cpp's names
     numbers = [int(number) for number in _NUMBERS.findall(message)]
     if most is None and numbers:
         most = numbers[0]
     if used is None and len(numbers) > 1:
         used = numbers[1]
     return ContextLengthExceeded(message, details={"tokens_used": used, "max_tokens": most})
+
+
+def _tokens(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
