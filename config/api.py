@@ -24,12 +24,18 @@ class ApiKeyAuth(HttpAuthBase):
     openapi_scheme = "bearer"
 
     async def __call__(self, request: HttpRequest) -> Caller:
-        scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-        context = request_context.current()
-        caller = await authenticate(secret.strip() if scheme.lower() == "bearer" else None, address=context.address)
-        context.caller = caller
-        context.log_fields["key"] = caller.key_prefix
-        return caller
+        known: Caller | None = request_context.current().caller
+        return known or await identify(request.META.get("HTTP_AUTHORIZATION", ""))
+
+
+async def identify(authorization: str) -> Caller:
+    """The caller that a request's Authorization header names. Raises as authenticate."""
+    scheme, _, secret = authorization.partition(" ")
+    context = request_context.current()
+    caller = await authenticate(secret.strip() if scheme.lower() == "bearer" else None, address=context.address)
+    context.caller = caller
+    context.log_fields["key"] = caller.key_prefix
+    return caller
 
 
 class JSONParser(Parser):

@@ -25,6 +25,7 @@ from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
 from apps.core.request_context import ASGIApp, Receive, RequestContext, RequestContextMiddleware, Scope, Send
 from apps.providers import http
+from config import api
 
 log = structlog.get_logger("redrive.access")
 
@@ -37,6 +38,12 @@ async def show_limits() -> None:
     context = request_context.current()
     if context.caller is not None and "x-ratelimit-limit-requests" not in context.reply_headers:
         await admission.look(context.caller)
+
+
+async def know_caller(scope: Scope) -> None:
+    """Refuse the large bodies of strangers before they fill memory."""
+    found = [value for name, value in scope["headers"] if name == b"authorization"]
+    await api.identify(found[0].decode("latin-1") if found else "")
 
 
 def note_reply(scope: Scope, context: RequestContext) -> None:
@@ -54,7 +61,7 @@ class Application:
 
     def __init__(self) -> None:
         conf = settings.REDRIVE
-        lean = LeanASGIHandler(max_body=conf.max_body, before_reply=show_limits)
+        lean = LeanASGIHandler(max_body=conf.max_body, before_reply=show_limits, before_body=know_caller)
         self._lean = RequestContextMiddleware(lean, trusted_proxies=conf.trusted_proxies, on_end=note_reply)
         self._stock = RequestContextMiddleware(cast(ASGIApp, ASGIHandler()), trusted_proxies=conf.trusted_proxies)
         self._watcher: asyncio.Task[None] | None = None

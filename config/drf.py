@@ -1,8 +1,10 @@
 """What all of the operators' REST API share: the one error body, model permissions, cursor paging."""
 
+from datetime import datetime
 from typing import Any
 
 import structlog
+from django.db import DataError
 from rest_framework import exceptions
 from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import DjangoModelPermissions
@@ -16,7 +18,10 @@ log = structlog.get_logger(__name__)
 class ModelPermissions(DjangoModelPermissions):
     """Django's permissions, those to view included."""
 
-    perms_map = {**DjangoModelPermissions.perms_map, "GET": ["%(app_label)s.view_%(model_name)s"]}
+    perms_map = {
+        **DjangoModelPermissions.perms_map,
+        **{method: ["%(app_label)s.view_%(model_name)s"] for method in ("GET", "HEAD", "OPTIONS")},
+    }
 
 
 class NewestFirst(CursorPagination):
@@ -26,6 +31,16 @@ class NewestFirst(CursorPagination):
     page_size_query_param = "limit"
     max_page_size = 500
 
+    def decode_cursor(self, request: Any) -> Any:
+        """The cursor of the query. Raises NotFound for one that was never given."""
+        cursor = super().decode_cursor(request)
+        if cursor is not None and cursor.position is not None:
+            try:
+                datetime.fromisoformat(str(cursor.position))
+            except ValueError:
+                raise exceptions.NotFound(self.invalid_cursor_message) from None
+        return cursor
+
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's EXCEPTION_HANDLER: any exception as the one body."""
@@ -33,11 +48,17 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
 
     set_rollback()
     known = error_payload.translate(error) or (translate(error) if isinstance(error, exceptions.APIException) else None)
+    known = known or bad_value(error)
     if known is None:
         log.error("unhandled_error", exc_info=error)
         known = errors.InternalError()
     body = error_payload.payload(known, request_context.current().request_id)
     return Response(body, status=known.status, headers=error_payload.headers(known))
+
+
+def bad_value(error: BaseException | None) -> errors.RedriveError | None:
+    """The answer where a query's value is one that no column can hold: a year 0, a NUL, a number beyond 64 bits."""
+    return errors.InvalidRequest("A value is out of range.") if isinstance(error, DataError | OverflowError) else None
 
 
 def translate(error: exceptions.APIException) -> errors.RedriveError:

@@ -10,6 +10,7 @@ from django.template.loader import render_to_string
 
 from apps.core import error_payload, errors, lean_asgi, request_context
 from config.csp import is_admin
+from config.drf import bad_value
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ def handler500(request: HttpRequest) -> HttpResponse:
     """Stores that are away (503) and bugs of ours."""
     error = sys.exc_info()[1]
     known = error_payload.translate(error) if error is not None else None
-    return answer(request, known or errors.InternalError())
+    return answer(request, known or bad_value(error) or errors.InternalError())
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -26,7 +26,9 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     token = settings.REDRIVE.metrics_token.get_secret_value()
     shown = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
     allowed = hmac.compare_digest(shown.encode(), token.encode()) if token else False
-    if not allowed and (token or not _is_loopback(request_context.current().address)):
+    # Behind a proxy on this machine everybody comes from the loopback.
+    proxied = "HTTP_X_FORWARDED_FOR" in request.META or "HTTP_FORWARDED" in request.META
+    if not allowed and (token or proxied or not _is_loopback(request_context.current().address)):
         raise errors.PermissionDenied("Metrics are for this machine, or for the bearer of REDRIVE_METRICS_TOKEN.")
     return HttpResponse(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
 

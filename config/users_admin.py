@@ -30,9 +30,11 @@ class UserAdmin(DjangoUserAdmin, AuditedModelAdmin):  # type: ignore[misc, type-
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only a superuser changes a superuser: whoever sets a password holds the account."""
+        """Only who may do all that an account may do changes it: whoever sets a password holds the account."""
         may: bool = super().has_change_permission(request, obj)
-        return may and (request.user.is_superuser or not getattr(obj, "is_superuser", False))
+        if not may or obj is None or request.user.is_superuser:
+            return may
+        return not obj.is_superuser and obj.get_all_permissions() <= request.user.get_all_permissions()
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Nobody gives away, or takes, rights without being a superuser."""

@@ -32,6 +32,7 @@ async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> 
     return ByteStreamResponse(
         sse.events(stream),
         release=stream.close,
+        last_words=sse.stopping,
         content_type="text/event-stream; charset=utf-8",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -65,7 +66,11 @@ def _caller(request: HttpRequest) -> Caller:
 
 
 def _end_user(request: HttpRequest) -> str:
-    end_user: str = request.META.get("HTTP_X_USER_ID", "")
+    raw: str = request.META.get("HTTP_X_USER_ID", "")
+    try:
+        end_user = raw.encode("latin-1").decode()  # Django reads headers as Latin-1, clients send UTF-8
+    except UnicodeError:
+        raise errors.InvalidRequest("X-User-ID is not UTF-8.", param="X-User-ID") from None
     if len(end_user) > MAX_END_USER or not end_user.isprintable():
         raise errors.InvalidRequest(f"X-User-ID may have {MAX_END_USER} printable characters.", param="X-User-ID")
     return end_user

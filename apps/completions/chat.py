@@ -75,7 +75,7 @@ class ChatStream:
         self._usage: Usage | None = None
         self._texts: list[str] = []
         self._booked = False
-        self._buffer = Buffer(self._chunks())
+        self._buffer = Buffer(self._chunks(), until=opened.until)
 
     async def next(self, wait: float | None = None) -> Json | None:
         """The next chunk, None after the last. Raises RedriveError, and TimeoutError after `wait` s of silence."""
@@ -111,7 +111,7 @@ class ChatStream:
         # The booking comes before any await: a second cancellation must not lose it.
         self._booked = True
         try:
-            self._opened.attempt.latency = time.time() - self._opened.attempt.started
+            self._opened.attempt.latency = time.monotonic() - self._opened.attempt.started
             self._spent.book(self._opened.attempt, self._used(), outcome)
             self._spent.purpose.store(self._body, {**self._head, "text": "".join(self._texts), "outcome": outcome})
         finally:
@@ -144,9 +144,10 @@ async def _begin(caller: Caller, request: ChatRequest, end_user: str) -> tuple[R
         raise errors.InvalidRequest("`store` is not available yet: leave it out or send false.", param="store")
     if request.stream_options is not None and not request.stream:
         raise errors.InvalidRequest("`stream_options` needs `stream: true`.", param="stream_options")
-    asked = request.max_completion_tokens or request.max_tokens
-    if asked is not None and asked > route.max_output_tokens:
-        field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    # Both are forwarded, and servers differ in which of them they know: the larger one counts.
+    asked = max(request.max_completion_tokens or 0, request.max_tokens or 0)
+    if asked > route.max_output_tokens:
+        field = "max_tokens" if asked == request.max_tokens else "max_completion_tokens"
         raise errors.InvalidRequest(f"`{field}` may be {route.max_output_tokens} at most for this model.", param=field)
     default = route.default_params.get("max_tokens")
     output_tokens = asked or (default if isinstance(default, int) else UNSET_OUTPUT)
@@ -174,6 +175,8 @@ def upstream_body(request: ChatRequest, route: RouteConfig) -> Json:
     """The JSON for an upstream, but for `model`: what the client sent, and the route's defaults for what it did not."""
     body = request.model_dump(mode="json", exclude_unset=True)
     body.pop("store", None)
+    # OpenAI's null is "not set", to which the route's defaults apply.
+    body = {name: value for name, value in body.items() if value is not None}
     for name, value in route.default_params.items():
         if name == "max_tokens" and "max_completion_tokens" in body:
             continue

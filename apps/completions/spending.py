@@ -12,6 +12,8 @@ from apps.core import errors
 from apps.providers import pricing, routing
 from apps.providers.contract import Attempt, RouteConfig, Usage
 
+TOKENS_PER_SECOND = 50  # what a model is taken to have written when nobody was told
+
 _settling: set[asyncio.Task[None]] = set()
 
 
@@ -30,13 +32,17 @@ class Spending:
     purpose: ledger.Purpose
     admission: admission.Admission
     input_tokens: int  # estimated
+    output_tokens: int  # at most
     tokens: int = 0
     nusd: int = field(default=0)
 
     def failed(self, attempt: Attempt) -> None:
-        """Book an upstream request that gave nothing; one that was at work is booked with its estimated input."""
+        """Book an upstream request that gave nothing; one that was at work is booked with its estimated input, and
+        one that the client left with what it may have written since: providers bill it all the same."""
         cancelled = attempt.error_code == "cancelled"
         usage = Usage(self.input_tokens, estimated=True) if attempt.reached else Usage()
+        if cancelled:
+            usage.output_tokens = min(self.output_tokens, int(attempt.latency * TOKENS_PER_SECOND))
         self.book(attempt, usage, LedgerEntry.Outcome.CANCELLED if cancelled else LedgerEntry.Outcome.FAILED)
 
     def book(self, attempt: Attempt, usage: Usage, outcome: str = LedgerEntry.Outcome.SUCCEEDED) -> int:
@@ -71,7 +77,7 @@ async def begin(
     reserved = pricing.dearest(route).cost(Usage(input_tokens, output_tokens))
     admitted = await admission.admit(caller, tokens=input_tokens + output_tokens, nusd=reserved, end_user=end_user)
     purpose = ledger.Purpose(caller, route, operation, end_user, stream)
-    return Spending(purpose, admitted, input_tokens)
+    return Spending(purpose, admitted, input_tokens, output_tokens)
 
 
 async def finish_settling() -> None:

@@ -42,6 +42,16 @@ async def events(stream: Stream, *, heartbeat: float = HEARTBEAT) -> AsyncGenera
         if known is None:
             log.error("stream_failed", exc_info=error)
             known = errors.InternalError()
-        yield b"data: " + json_codec.dumps(error_payload.payload(known, request_context.current().request_id)) + b"\n\n"
+        yield _frame(known)
     finally:
         await stream.close()
+
+
+def stopping() -> bytes:
+    """The frame that ends a stream when the gateway stops before it."""
+    return _frame(errors.ServiceUnavailable("The gateway stops. Send the request again."))
+
+
+def _frame(error: errors.RedriveError) -> bytes:
+    payload = error_payload.payload(error, request_context.current().request_id)
+    return b"data: " + json_codec.dumps(payload) + b"\n\n"

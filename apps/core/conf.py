@@ -8,6 +8,7 @@ import difflib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,12 @@ class ConfigurationError(Exception):
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _with_scheme(url: str, *schemes: str) -> str:
+    if url and url.partition("://")[0] not in schemes:
+        raise ValueError(f"it begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return url
 
 
 CommaSeparated = Annotated[list[str], NoDecode]
@@ -69,6 +76,24 @@ class RedriveSettings(BaseSettings):
         needed = ("database_url", "redis_url", "secret_key", "encryption_keys")
         values = {**{name: getattr(self, name) for name in needed}, "secret_key": self.secret_key.get_secret_value()}
         return [PREFIX + name.upper() for name in needed if not values[name]]
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: str) -> str:
+        return _with_scheme(value, "postgresql", "postgres")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        return _with_scheme(value, "redis", "rediss")
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _are_fernet_keys(cls, value: list[str]) -> list[str]:
+        for key in value:
+            if not re.fullmatch(r"[\w-]{43}=", key, re.ASCII):
+                raise ValueError("each key is 32 bytes in url-safe base64")
+        return value
 
     @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", mode="before")
     @classmethod

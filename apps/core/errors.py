@@ -16,6 +16,7 @@
     ├── RateLimitExceeded         429 rate_limit_exceeded (retry_after)
     ├── InternalError             500 internal_error
     ├── ServiceUnavailable        503 service_unavailable (retry_after)
+    ├── Timeout                   504 timeout
     └── UpstreamError             502 model_error       (apps/providers/errors.py holds its kinds)
 
 The class serves the HTTP body, the SSE frame, the retry rule and the grouping of failures. Apps add leaves in
@@ -144,6 +145,11 @@ class ServiceUnavailable(RedriveError):
     def __init__(self, message: str = "", *, retry_after: float | None = 1, **more: Any) -> None:
         details = {"retry_after": retry_after, **(more.pop("details", None) or {})}
         super().__init__(message, retry_after=retry_after, details=details, **more)
+
+
+class Timeout(RedriveError):
+    code, status = "timeout", 504
+    default_message = "It took too long."
 
 
 class UpstreamError(RedriveError):

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 DRAIN = 20 * 1024 * 1024  # bytes of a refused body still read, so that the client sees the answer and not a reset
 LOOK_AFTER = 0.05  # seconds
+STALL = 60.0  # seconds a client may take to send its body, or to take a part of a reply
 PARSE_IN_THREAD = 256 * 1024  # bytes from which JSON is parsed off the loop
 
 
@@ -37,10 +38,20 @@ class ClientGone(Exception):
 class LeanASGIHandler(ASGIHandler):
     """Django's URL resolver and views, nothing around them. Errors become the one body, whoever raised them."""
 
-    def __init__(self, *, max_body: int, before_reply: Callable[[], Awaitable[None]]) -> None:
-        """max_body: bytes of a request. before_reply: awaited before each reply, to add to its headers."""
+    def __init__(
+        self,
+        *,
+        max_body: int,
+        before_reply: Callable[[], Awaitable[None]],
+        before_body: Callable[[Scope], Awaitable[None]] | None = None,
+        stall: float = STALL,
+    ) -> None:
+        """max_body: bytes of a request. before_reply: awaited before each reply, to add to its headers. before_body:
+        awaited before a body of more than 256 kB, or of a size that is not said, is kept; raises to refuse it."""
         super().__init__()
         self.max_body = max_body
+        self.before_body = before_body
+        self.stall = stall
         self.before_reply = before_reply
         self._views: dict[str, tuple[AsyncView, ResolverMatch]] = {}
 
@@ -48,18 +59,15 @@ class LeanASGIHandler(ASGIHandler):
         """There is none."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        watch = _Watch(receive, self.stall)
         try:
-            body: bytes | errors.RedriveError = await self._read(receive)
-        except ClientGone:
-            return
-        except errors.RedriveError as error:
-            body = error
-        watch = _Watch(receive)
-        try:
+            body = await self._receive_body(scope, receive, watch)
             if isinstance(body, errors.RedriveError):
-                await self._send(render(body), send)
+                await self._send(render(body), send, watch)
             else:
-                await self._send(await self._respond(scope, body), send)
+                await self._send(await self._respond(scope, body), send, watch)
+        except ClientGone:
+            pass
         except asyncio.CancelledError:
             if not watch.client_left:
                 raise
@@ -105,55 +113,95 @@ class LeanASGIHandler(ASGIHandler):
         request.resolver_match = found[1]
         return found
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _receive_body(self, scope: Scope, receive: Receive, watch: "_Watch") -> bytes | errors.RedriveError:
+        most, refusal = self.max_body, None
+        try:
+            if self.before_body is not None and _may_be_large(scope):
+                await self.before_body(scope)
+        except Exception as error:
+            most, refusal = 0, error_of(error)  # it is drained, so that the client sees the answer
+        try:
+            body = await self._read(receive, most, watch)
+        except errors.RedriveError as error:
+            return refusal or error
+        finally:
+            watch.body_is_read()
+        return refusal or body
+
+    async def _read(self, receive: Receive, most: int, watch: "_Watch") -> bytes:
         parts: list[bytes] = []
         size = 0
         while True:
+            watch.waiting_since = watch.loop.time()
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part = message.get("body", b"")
             size += len(part)
-            if size <= self.max_body:
+            if size <= most:
                 parts.append(part)
             elif size > DRAIN:
                 break
             if not message.get("more_body", False):
                 break
-        if size > self.max_body:
+        if size > most:
             raise errors.PayloadTooLarge(
                 f"The body may have {self.max_body} bytes.", details={"max_bytes": self.max_body}
             )
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _send(self, response: HttpResponseBase, send: Send) -> None:
+    async def _send(self, response: HttpResponseBase, send: Send, watch: "_Watch") -> None:
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
         try:
+            if not isinstance(response, ByteStreamResponse):
+                headers.append((b"content-length", str(len(response.content)).encode()))  # type: ignore[attr-defined]
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
             if isinstance(response, ByteStreamResponse):
                 async for part in response.parts:
+                    watch.waiting_since = watch.loop.time()
                     await send({"type": "http.response.body", "body": part, "more_body": True})
+                    watch.waiting_since = None
                 await send({"type": "http.response.body", "body": b""})
             else:
                 await send({"type": "http.response.body", "body": response.content})  # type: ignore[attr-defined]
+        except asyncio.CancelledError:
+            if isinstance(response, ByteStreamResponse) and not watch.client_left:
+                await send({"type": "http.response.body", "body": response.last_words()})
+            raise
         finally:
             await _release(response)
+
+
+def _may_be_large(scope: Scope) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return not value.isdigit() or int(value) > PARSE_IN_THREAD
+        if name == b"transfer-encoding":
+            return True
+    return False
 
 
 class ByteStreamResponse(HttpResponseBase):
     """A response whose bytes come from an async generator, without the two generators Django would wrap around it.
 
     release: frees what feeds the parts; awaited in any case, also where the client left before the first part.
+    last_words: made and sent where the server itself, which stops, ends the response early.
     """
 
     streaming = True
 
     def __init__(
-        self, parts: AsyncGenerator[bytes, None], *, release: Callable[[], Awaitable[None]], **options: Any
+        self,
+        parts: AsyncGenerator[bytes, None],
+        *,
+        release: Callable[[], Awaitable[None]],
+        last_words: Callable[[], bytes] = bytes,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.parts = parts
         self.release = release
+        self.last_words = last_words
 
 
 async def _release(response: HttpResponseBase) -> None:
@@ -164,11 +212,16 @@ async def _release(response: HttpResponseBase) -> None:
 
 def respond_to(error: Exception) -> HttpResponse:
     """The answer to any exception; one that is a bug of ours is logged with its traceback."""
+    return render(error_of(error))
+
+
+def error_of(error: Exception) -> errors.RedriveError:
+    """The answer that an exception stands for; see `respond_to`."""
     known = error_payload.translate(error)
     if known is None:
         log.error("unhandled_error", exc_info=error)
         known = errors.InternalError()
-    return render(known)
+    return known
 
 
 def render(error: errors.RedriveError) -> HttpResponse:
@@ -190,18 +243,27 @@ def _parse_or_none(body: bytes) -> Any:
 class _Watch:
     """Cancels the work, and with it the call to the provider, when the client leaves.
 
-    It begins to look after 50 ms: a quick reply, which is over by then, need not pay for a task of its own.
+    It begins to look after 50 ms: a quick reply, which is over by then, need not pay for a task of its own. A client
+    that sends nothing of its body, or takes nothing of its reply, for `stall` seconds has left, too.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, stall: float) -> None:
         work = asyncio.current_task()
         assert work is not None
         self.work = work
         self.client_left = False
+        self.loop = asyncio.get_running_loop()
+        self.waiting_since: float | None = None  # for the client, by the loop's clock
+        self._body_is_read = False
         self._receive = receive
-        self._loop = asyncio.get_running_loop()
+        self._stall = stall
         self._looking: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(LOOK_AFTER, self._begin)
+        self._timer = self.loop.call_later(LOOK_AFTER, self._look)
+
+    def body_is_read(self) -> None:
+        """From now on the next message can only be the end of the connection."""
+        self._body_is_read = True
+        self.waiting_since = None
 
     def end(self) -> None:
         """Stop looking."""
@@ -209,11 +271,22 @@ class _Watch:
         if self._looking is not None:
             self._looking.cancel()
 
-    def _begin(self) -> None:
-        self._looking = self._loop.create_task(self._until_gone())
+    def _look(self) -> None:
+        now = self.loop.time()
+        if self.waiting_since is not None and now - self.waiting_since >= self._stall:
+            self._leave()
+            return
+        if self._looking is None and self._body_is_read:
+            self._looking = self.loop.create_task(self._until_gone())
+        # While a body comes, soon again, to begin to look when it is there.
+        pause = LOOK_AFTER if self._looking is None else self._stall / 4
+        self._timer = self.loop.call_later(min(pause, self._stall), self._look)
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def _leave(self) -> None:
         self.client_left = True
         self.work.cancel()

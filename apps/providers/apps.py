@@ -1,4 +1,4 @@
-"""Lets changed providers and routes be noticed."""
+"""Lets changed providers and routes be noticed, and registers the health check of their secrets."""
 
 from django.apps import AppConfig
 
@@ -8,7 +8,8 @@ class ProvidersConfig(AppConfig):
     label = "providers"
 
     def ready(self) -> None:
-        from apps.core import config_version
-        from apps.providers import routing
+        from apps.core import config_version, health
+        from apps.providers import routing, stored_secrets
 
+        health.register("encryption", stored_secrets.check)
         config_version.on_change(routing.forget)

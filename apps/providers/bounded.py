@@ -1,15 +1,19 @@
 """Bounds: N calls at once with results in order, and a buffer between a fast upstream and a slow client."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
+
+from apps.core import errors
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CALLS_AT_ONCE = 5
 PIECES = 100
+STALL = 60.0  # seconds for which a full buffer waits for its reader
 
 
 async def map_bounded(
@@ -41,13 +45,23 @@ async def map_bounded(
 class Buffer(Generic[T]):
     """Reads a source ahead by at most `size` pieces; a full buffer stops the reading, and so the upstream.
 
-    Take its pieces with `next`; an error of the source is raised after the pieces that came before it.
+    Take its pieces with `next`; an error of the source is raised after the pieces that came before it. A reader that
+    takes none for `stall` seconds, or is not done by `until` (the loop's time), ends the source: what it holds is dear.
     One timer serves a whole stream: timers made and cancelled for each piece cost more than the piece.
     """
 
-    def __init__(self, source: AsyncGenerator[T, None], *, size: int = PIECES) -> None:
+    def __init__(
+        self,
+        source: AsyncGenerator[T, None],
+        *,
+        size: int = PIECES,
+        stall: float = STALL,
+        until: float = math.inf,
+    ) -> None:
         self._source = source
         self._size = size
+        self._stall = stall
+        self._until = until
         self._pieces: deque[T] = deque()
         self._error: BaseException | None = None
         self._closing = False
@@ -86,7 +100,7 @@ class Buffer(Generic[T]):
                 self._wake()
                 while len(self._pieces) >= self._size:
                     self._room.clear()
-                    await self._room.wait()
+                    await self._wait_for_room()
         except BaseException as error:
             if not self._closing:
                 self._error = error
@@ -95,6 +109,13 @@ class Buffer(Generic[T]):
             self._wake()
             # Cancelled between two pieces, the source does not know yet that it is over.
             await self._source.aclose()
+
+    async def _wait_for_room(self) -> None:
+        try:
+            async with asyncio.timeout_at(min(self._loop.time() + self._stall, self._until)):
+                await self._room.wait()
+        except TimeoutError:
+            raise errors.Timeout("The stream was not read in time.") from None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -103,7 +103,7 @@ class Call:
             return opened
 
         _, opened, lease = await self._first_success(begin, lambda provider: provider.first_token_timeout)
-        opened.lease = lease
+        opened.lease, opened.until = lease, self.deadline
         return opened
 
     async def _first_success(
@@ -162,7 +162,7 @@ class Call:
         context.reply_headers["redrive-upstream"] = str(upstream)
         context.reply_headers["redrive-attempts"] = str(self.attempts)
         context.log_fields["upstream"] = str(upstream)
-        attempt = Attempt(self.attempts, upstream, started=time.time())
+        attempt = Attempt(self.attempts, upstream, started=time.monotonic())
         began = time.monotonic()
         try:
             return attempt, await send(attempt, upstream, first_byte), lease

@@ -77,7 +77,7 @@ class Usage:
 
 @dataclass(slots=True)
 class Attempt:
-    """One upstream request, for the ledger. Times: seconds; `started` is unix time."""
+    """One upstream request, for the ledger. Times: seconds; `started` by the monotonic clock."""
 
     number: int
     upstream: UpstreamConfig

@@ -1,6 +1,7 @@
 """A stream of an upstream after its first content: its chunks, how it ended, and letting go of it."""
 
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator
 
@@ -20,6 +21,7 @@ class OpenStream:
     def __init__(self, attempt: Attempt, source: UpstreamStream, began: float) -> None:
         self.attempt = attempt
         self.lease: Lease | None = None
+        self.until = math.inf  # when the call's time is over, by the monotonic clock
         self.ended = False
         self._source = source
         self._chunks = source.chunks()

@@ -42,11 +42,18 @@ def a_purpose(*, route: RouteConfig = ROUTE, end_user: str = "", stream: bool = 
 def an_attempt(**fields: Any) -> Attempt:
     """One upstream request that went well."""
     return Attempt(
-        **{"number": 1, "upstream": UPSTREAM, "started": time.time() - 0.5, "latency": 0.5, "status": 200, **fields}
+        **{
+            "number": 1,
+            "upstream": UPSTREAM,
+            "started": time.monotonic() - 0.5,
+            "latency": 0.5,
+            "status": 200,
+            **fields,
+        }
     )
 
 
 @pytest.fixture
 def spending() -> Spending:
     """A request without limits."""
-    return Spending(a_purpose(stream=True), Admission([], 0, 0, "lease"), input_tokens=7)
+    return Spending(a_purpose(stream=True), Admission([], 0, 0, "lease"), input_tokens=7, output_tokens=100)

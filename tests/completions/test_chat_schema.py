@@ -222,3 +222,36 @@ def test_a_stream_always_asks_for_its_usage() -> None:
 )
 def test_any_fields_pass_or_are_refused_and_nothing_else(fields: dict[str, Any]) -> None:
     valid(**fields)
+
+
+BIG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "a", "function_call": {"name": "f", "arguments": BIG}},
+        {"role": "assistant", "content": "a", "reasoning_content": BIG},
+        {"role": "assistant", "refusal": BIG},
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "c", "type": "custom", "custom": {"name": "f", "input": BIG}}]},
+        {"role": "user", "content": [{"type": "text", "text": "a", "more": BIG}]},
+        {"role": "tool", "tool_call_id": "c", "content": BIG},
+    ],
+)  # fmt: skip
+def test_every_text_of_a_message_counts(message: dict[str, object]) -> None:
+    request = ChatRequest.model_validate({"messages": [message]})
+    assert 100_000 <= request.characters() < 101_000
+
+
+def test_a_picture_counts_as_one_however_it_is_sent_and_a_file_by_its_size() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
+    file = {"type": "file", "file": {"file_data": "A" * 4_000_000}}
+    assert ChatRequest.model_validate({"messages": [{"role": "user", "content": [picture]}]}).characters() == 4_000
+    assert ChatRequest.model_validate({"messages": [{"role": "user", "content": [file]}]}).characters() == 100_000
+
+
+def test_null_is_not_set_so_that_the_routes_defaults_apply() -> None:
+    request = ChatRequest.model_validate({"messages": [HELLO], "max_tokens": None, "temperature": None, "stop": None})
+    body = upstream_body(request, RouteConfig("r", (), default_params={"max_tokens": 9, "temperature": 0.7}))
+    assert (body["max_tokens"], body["temperature"], "stop" in body) == (9, 0.7, False)

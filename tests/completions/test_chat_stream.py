@@ -1,6 +1,7 @@
 """A streamed completion: booked however it ends, and never broken by what an upstream sends."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -21,6 +22,7 @@ class Opened:
     def __init__(self, *pieces: Any, then: Exception | None = None, hang: bool = False) -> None:
         self.attempt = an_attempt()
         self.closed = 0
+        self.until = math.inf
         self._pieces, self._then, self._hang = pieces, then, hang
 
     async def chunks(self) -> AsyncGenerator[Any, None]:

@@ -105,3 +105,24 @@ def test_the_schema_describes_the_operators_api_alone(admin_client: Client, clie
     schema = admin_client.get("/ops/api/schema/", headers={"Accept": "application/vnd.oai.openapi+json"}).json()
     assert set(schema["paths"]) == {"/ops/api/ledger/", "/ops/api/ledger/{id}/", "/ops/api/breakers/"}
     assert Client().get("/ops/api/schema/").status_code == 403
+
+
+@pytest.mark.parametrize("method", ["get", "head", "options"])
+@pytest.mark.parametrize("path", ["/ops/api/ledger/", "/ops/api/breakers/"])
+def test_no_method_tells_those_anything_who_may_not_look(
+    client: Client, django_user_model: Any, method: str, path: str
+) -> None:
+    client.force_login(django_user_model.objects.create_user("nobody", is_staff=True))
+    assert getattr(client, method)(path).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("cursor=cj0xJnA9eA==", 404), ("since=0001-01-01T00:00:00%2B23:59", 400), ("model=%00", 400)],
+)
+def test_a_query_that_cannot_be_right_is_refused(client: Client, admin_user: Any, query: str, status: int) -> None:
+    client.raise_request_exception = False
+    client.force_login(admin_user)
+    reply = client.get(f"/ops/api/ledger/?{query}")
+    assert reply.status_code == status
+    assert set(reply.json()["error"]) >= {"message", "type", "param", "code"}

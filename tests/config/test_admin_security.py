@@ -160,3 +160,25 @@ def test_a_changed_password_is_audited_without_being_shown(admin_client: Client,
 def test_a_user_is_made_inactive_and_not_deleted(admin_client: Client, person: Any) -> None:
     url = reverse("admin:auth_user_delete", args=[person.pk])
     assert admin_client.post(url, {"post": "yes"}).status_code == 403
+
+
+def test_nobody_sets_the_password_of_an_account_that_may_do_more(client: Client, django_user_model: Any) -> None:
+    rights = Permission.objects.filter(codename__in=["view_user", "change_user"])
+    clerk = django_user_model.objects.create_user("clerk", password="a right password", is_staff=True)
+    clerk.user_permissions.set(rights)
+    other = django_user_model.objects.create_user("other", password="a right password", is_staff=True)
+    other.user_permissions.set(rights)
+    client.force_login(clerk)
+    url = reverse("admin:auth_user_password_change", args=[other.pk])
+    assert client.get(url).status_code == 200
+    other.user_permissions.add(Permission.objects.get(codename="change_provider"))
+    assert client.get(url).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "query", ["/admin/completions/ledgerentry/?outcome=%00", "/admin/completions/ledgerentry/?q=%00"]
+)
+def test_a_value_that_no_column_can_hold_is_no_fault_of_ours(client: Client, admin_user: Any, query: str) -> None:
+    client.raise_request_exception = False
+    client.force_login(admin_user)
+    assert client.get(query, headers=BROWSER).status_code < 500

@@ -14,6 +14,7 @@ from apps.core import conf
 from apps.core.conf import ConfigurationError, RedriveSettings
 
 Put = Callable[..., None]
+ONE, TWO = "1" * 43 + "=", "2" * 43 + "="
 
 
 @pytest.fixture
@@ -69,10 +70,10 @@ def test_without_anything_the_defaults_count(put: Put) -> None:
 
 
 def test_secrets_go_before_the_defaults(put: Put) -> None:
-    put(secrets={"secret_key": "from the file", "encryption_keys": "one,two"})
+    put(secrets={"secret_key": "from the file", "encryption_keys": f"{ONE},{TWO}"})
     found = conf.load()
     assert found.secret_key.get_secret_value() == "from the file"
-    assert found.encryption_keys == ["one", "two"]
+    assert found.encryption_keys == [ONE, TWO]
 
 
 @pytest.mark.usefixtures("supervisor")
@@ -152,7 +153,7 @@ def test_settings_do_not_change(put: Put) -> None:
 
 def test_secrets_are_not_shown_by_repr(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDRIVE_SECRET_KEY", "hidden-one")
-    monkeypatch.setenv("REDRIVE_ENCRYPTION_KEYS", "hidden-two")
+    monkeypatch.setenv("REDRIVE_ENCRYPTION_KEYS", f"hidden{TWO[6:]}")
     monkeypatch.setenv("REDRIVE_METRICS_TOKEN", "hidden-three")
     assert "hidden" not in repr(conf.load())
 
@@ -175,3 +176,19 @@ def test_what_the_gateway_cannot_serve_without_is_named() -> None:
         "REDRIVE_SECRET_KEY",
         "REDRIVE_ENCRYPTION_KEYS",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDRIVE_DATABASE_URL", "mysql://x"),
+        ("REDRIVE_REDIS_URL", "http://x"),
+        ("REDRIVE_ENCRYPTION_KEYS", "xyz"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_at_the_start(
+    put: Put, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        conf.load()

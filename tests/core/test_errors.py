@@ -31,6 +31,7 @@ CONTRACT: list[tuple[type[errors.RedriveError], int, str, str, bool]] = [
     (errors.RateLimitExceeded, 429, "rate_limit_exceeded", "rate_limit_error", True),
     (errors.InternalError, 500, "internal_error", "server_error", False),
     (errors.ServiceUnavailable, 503, "service_unavailable", "server_error", True),
+    (errors.Timeout, 504, "timeout", "server_error", False),
     (errors.UpstreamError, 502, "model_error", "server_error", True),
     (upstream_errors.UpstreamRateLimited, 429, "model_error", "rate_limit_error", True),
     (upstream_errors.UpstreamTimeout, 504, "timeout", "server_error", True),

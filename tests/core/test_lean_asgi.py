@@ -57,16 +57,21 @@ async def nothing() -> None:
 
 
 async def run(
-    view: View, client: Client, method: str = "POST", before_reply: Callable[[], Awaitable[None]] = nothing
+    view: View,
+    client: Client,
+    method: str = "POST",
+    before_reply: Callable[[], Awaitable[None]] = nothing,
+    headers: Any = (),
+    **options: Any,
 ) -> None:
     """Serve one request of the client by the view, at /here."""
 
     class urls:
         urlpatterns = [path("here", view)]
 
-    handler = LeanASGIHandler(max_body=LIMIT, before_reply=before_reply)
+    handler = LeanASGIHandler(max_body=LIMIT, before_reply=before_reply, **options)
     request_context.enter(RequestContext("req_test"))
-    scope = {"type": "http", "method": method, "path": "/here", "headers": [], "query_string": b"", "client": None}
+    scope = {"type": "http", "method": method, "path": "/here", "headers": headers, "query_string": b"", "client": None}
     with override_settings(ROOT_URLCONF=urls):
         await handler(scope, client.receive, client.send)
 

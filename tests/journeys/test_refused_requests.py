@@ -1,5 +1,6 @@
 """Requests that are refused before their fields count: keys, methods, addresses, headers, sizes."""
 
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -170,3 +171,58 @@ def test_every_reply_carries_its_id_and_our_overhead(route: MakeRoute, client: C
     ids = {reply.request_id for reply in replies}
     assert len(ids) == len(replies)
     assert all(float(reply.headers["redrive-overhead-ms"]) >= 0 for reply in replies)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"X-A: " + b"a" * 400_000, b"431"),
+        (b"\r\n".join(b"X-%d: a" % number for number in range(300)) + b"\r\n\r\n", b"431"),
+        (b"X-A: " + b"a" * 30_000 + b"\r\n\r\n", b"200"),
+        (b"no header at all\r\n\r\n", b"400"),
+    ],
+    ids=["endless", "many", "large", "broken"],
+)
+def test_the_head_of_a_request_is_bounded(head: bytes, status: bytes, gateway: Gateway) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + head)
+        answer = connection.recv(65536)
+    assert answer.split(b" ")[1] == status
+    assert (b'"error"' in answer) is (status != b"200")
+
+
+def test_a_large_body_is_looked_at_only_where_the_key_is_known(
+    client: Client, gateway: Gateway, route: MakeRoute
+) -> None:
+    body = b'{"messages": ' + b"[" * 300_000
+    assert_error(wire.call(gateway.url, "POST", CHAT, body=body), 401, "invalid_api_key")
+    assert_error(client.call("POST", CHAT, body=body), 400, "validation_error")
+
+
+def test_the_larger_of_both_output_limits_counts(route: MakeRoute, client: Client, upstream: Upstream) -> None:
+    model = route(context_window=100)
+    for one, other in ((1, 1000), (1000, 1)):
+        reply = client.chat(model, max_tokens=one, max_completion_tokens=other)
+        assert_error(reply, 400, "context_length_exceeded", any_param=True)
+    assert upstream.requests(model) == []
+
+
+def test_whole_replies_say_their_length_and_streams_do_not(client: Client, route: MakeRoute) -> None:
+    model = route()
+    for reply in (client.chat(model), client.call("GET", "/v1/models"), client.call("GET", "/v1/nothing")):
+        assert int(reply.headers["content-length"]) == len(reply.body)
+    assert "content-length" not in client.chat(model, stream=True).headers
+
+
+def test_the_end_user_of_the_header_may_be_any_text(client: Client, route: MakeRoute, ledger: Rows) -> None:
+    model, name = route(), "пользователь"
+    assert client.chat(model, headers={"X-User-ID": name.encode().decode("latin-1")}).status == 200
+    assert [row.end_user for row in ledger(model)] == [name]
+    reply = client.chat(model, headers={"X-User-ID": "\xff\xfe"})
+    assert_error(reply, 400, "validation_error", any_param=True)
+
+
+def test_metrics_are_not_for_those_behind_a_proxy_on_this_machine(gateway: Gateway) -> None:
+    assert wire.call(gateway.url, "GET", "/metrics").status == 200
+    for name in ("X-Forwarded-For", "Forwarded"):
+        assert wire.call(gateway.url, "GET", "/metrics", headers={name: "192.0.2.1"}).status == 403

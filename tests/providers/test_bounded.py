@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from apps.core import errors
 from apps.providers.bounded import CALLS_AT_ONCE, PIECES, Buffer, map_bounded
 
 
@@ -158,3 +159,23 @@ async def test_closing_twice_is_no_error() -> None:
     buffer = Buffer(Source(3)())
     await buffer.close()
     await buffer.close()
+
+
+async def test_a_reader_that_stalls_ends_the_source_and_is_told_after_what_it_has() -> None:
+    source = Source(1000)
+    buffer = Buffer(source(), size=3, stall=0.02)
+    async with asyncio.timeout(3):
+        await asyncio.wait({buffer._reader})
+    assert source.closed
+    assert [await buffer.next(1) for _ in range(3)] == [1, 2, 3]
+    for _ in range(2):
+        with pytest.raises(errors.Timeout):
+            await buffer.next(1)
+
+
+async def test_a_slow_reader_has_no_more_time_than_the_call() -> None:
+    source = Source(1000)
+    buffer = Buffer(source(), size=3, until=asyncio.get_running_loop().time() + 0.02)
+    async with asyncio.timeout(3):
+        await asyncio.wait({buffer._reader})
+    assert source.closed

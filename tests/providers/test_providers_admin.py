@@ -4,11 +4,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
 from apps.access.models import AuditEntry
-from apps.providers import breaker_board, circuit_breaker
+from apps.core.crypto import UndecipherableError
+from apps.providers import breaker_board, circuit_breaker, stored_secrets
 from apps.providers.models import ModelRoute, Provider, Upstream
 from tests.conftest import MakeRoute
 from tests.stores import NOBODY_LISTENS, PointRedisAt
@@ -247,3 +249,35 @@ def test_a_routes_upstreams_are_changed_on_its_page_and_audited(
     assert response.status_code == 302, response.context["errors"]
     assert ModelRoute.objects.get(public_name=name).upstreams.get().model == model
     assert AuditEntry.objects.get(action="create").after["upstreams"][0]["model"] == model
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "https://evil.example/v1"])
+def test_a_new_address_does_not_get_the_stored_secrets(
+    admin_client: Client, served: tuple[Provider, str], address: str
+) -> None:
+    provider, _ = served
+    url, before = page("provider_change", provider.pk), provider.base_url
+    response = admin_client.post(url, form_of(provider, base_url=address))
+    assert response.status_code == 200
+    assert b"Enter what the new address needs" in response.content
+    provider.refresh_from_db()
+    assert provider.base_url == before
+    assert admin_client.post(url, form_of(provider, base_url=address, new_api_key="sk-new")).status_code == 302
+
+
+def test_another_path_at_the_same_address_keeps_the_secret(admin_client: Client, served: tuple[Provider, str]) -> None:
+    provider, _ = served
+    url = page("provider_change", provider.pk)
+    assert admin_client.post(url, form_of(provider, base_url=f"{provider.base_url}/v2")).status_code == 302
+    provider.refresh_from_db()
+    assert provider.api_key == SECRET
+
+
+def test_a_gateway_that_can_read_no_stored_secret_is_not_ready(served: tuple[Provider, str]) -> None:
+    provider, _ = served
+    stored_secrets._open_one()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE providers_provider SET api_key = 'nonsense' WHERE id = %s", [provider.pk])
+        cursor.execute("UPDATE providers_provider SET api_key = '' WHERE id <> %s", [provider.pk])
+    with pytest.raises(UndecipherableError):
+        stored_secrets._open_one()

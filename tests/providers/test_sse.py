@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.core.errors import ContextLengthExceeded, RedriveError
-from apps.providers.adapters.event_stream import MAX_EVENT
+from apps.providers.adapters.event_stream import MAX_EVENT, EventParser
 from apps.providers.adapters.openai_http import SSEStream
 from apps.providers.errors import StreamInterrupted, UpstreamBroken, UpstreamTimeout
 from tests.upstream import chunk
@@ -200,3 +200,11 @@ def test_any_bytes_give_chunks_or_an_error_of_ours(raw: bytes) -> None:
     except RedriveError:
         return
     assert all(isinstance(piece, dict) for piece in pieces)
+
+
+def test_data_lines_without_an_end_of_their_event_are_bounded() -> None:
+    parser = EventParser()
+    with pytest.raises(UpstreamBroken):
+        for _ in range(MAX_EVENT):
+            parser.feed(b"data:\n" * 100_000)
+    assert len(parser._data) <= MAX_EVENT

@@ -210,18 +210,28 @@ class ChatRequest(BaseModel):
         return total
 
 
-IMAGE = 4_000  # characters that count for an image or a file: about what a picture costs at high detail
+IMAGE = 4_000  # characters that count for an image: about what a picture costs at high detail
+DATA = 40  # characters of base64 in audio and files for one that counts
+_PLAIN = frozenset({"role", "content", "name"})
 
 
 def _of_message(message: Any) -> int:
-    total = _of_content(message.content)
-    if isinstance(message, AssistantMessage):
-        for tool_call in message.tool_calls or ():
-            total += len(tool_call.function.arguments) if tool_call.function is not None else 0
-    return total
+    content = message.content
+    if isinstance(content, str) and message.model_fields_set <= _PLAIN and not message.model_extra:
+        return len(content)  # nearly every message
+    return _weigh(message.model_dump(exclude_unset=True))
 
 
-def _of_content(content: Any) -> int:
-    if isinstance(content, str):
-        return len(content)
-    return sum(len(part.text) if isinstance(part, TextPart) else IMAGE for part in content or ())
+def _weigh(value: Any) -> int:
+    """Characters of all texts in a value, names of fields included where they are the client's own."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_weigh, value))
+    if not isinstance(value, dict):
+        return 1
+    if value.get("type") == "image_url":
+        return IMAGE
+    if value.get("type") in {"input_audio", "file"}:
+        return max(IMAGE, sum(map(_weigh, value.values())) // DATA)
+    return sum(_weigh(part) for name, part in value.items() if name not in {"role", "type"})

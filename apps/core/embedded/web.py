@@ -9,7 +9,7 @@ NAME = "web"
 APPLICATION = "config.asgi:application"
 STOP_SECONDS = 10  # for running requests to end
 OPTIONS = (
-    *("--loop", "uvloop", "--http", "httptools", "--lifespan", "on", "--log-level", "warning"),
+    *("--loop", "uvloop", "--http", "config.http_protocol:BoundedHTTP", "--lifespan", "on", "--log-level", "warning"),
     *("--no-access-log", "--no-server-header", "--no-proxy-headers", "--backlog", "2048"),
     *("--timeout-graceful-shutdown", str(STOP_SECONDS), "--timeout-keep-alive", "75"),
 )

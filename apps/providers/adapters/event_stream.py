@@ -11,6 +11,7 @@ class EventParser:
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+        self._size = 0  # bytes of the lines in _data, line ends included
 
     def feed(self, block: bytes) -> list[bytes]:
         """The data of the events that this block completes. Raises UpstreamBroken for one that never ends."""
@@ -21,10 +22,14 @@ class EventParser:
                 line = line[:-1]
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                self._size += len(line) + 1
+                if self._size > MAX_EVENT:
+                    break
             elif not line and self._data:
                 events.append(b"\n".join(self._data))
                 self._data.clear()
-        if len(self._rest) + sum(map(len, self._data)) > MAX_EVENT:
+                self._size = 0
+        if len(self._rest) + self._size > MAX_EVENT:
             raise UpstreamBroken("The model's provider sent an endless event.")
         return events
 

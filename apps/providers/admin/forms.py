@@ -1,6 +1,7 @@
 """The forms of providers: secrets are written and never shown."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django import forms
 from django.core.validators import RegexValidator
@@ -54,6 +55,18 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
             field.help_text = f"A {noun} is stored; leave this empty to keep it. {text}" if stored else text
         if not stored:
             self.fields.pop(f"remove_{name}", None)
+
+    def clean(self) -> dict[str, Any]:
+        """Secrets belong to the address that they were given for: whoever changes it has to know them."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        before, after = self.initial.get("base_url") or "", cleaned.get("base_url") or ""
+        if before and after and urlsplit(before)[:2] != urlsplit(after)[:2]:
+            for name, label in (("api_key", "key"), ("headers", "headers")):
+                given = cleaned.get(f"new_{name}") or cleaned.get(f"remove_{name}")
+                if getattr(self.instance, f"has_{name}", False) and not given:
+                    complaint = f"The stored {label} went to {before}. Enter what the new address needs."
+                    self.add_error(f"new_{name}", complaint)
+        return cleaned
 
     def secrets(self) -> dict[str, str]:
         """The secrets to store, by field."""
