@@ -37,6 +37,7 @@ INSTALLED_APPS = [
     "apps.access",
     "apps.providers",
     "apps.completions",
+    "apps.tasks",
 ]
 
 # The operators' side only: /v1 is served by apps/core/lean_asgi.py without Django's middleware.

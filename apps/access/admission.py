@@ -63,17 +63,22 @@ class Admission:
     lease: str
     settled: bool = field(default=False)
 
+    def owed(self) -> list[_Check]:
+        """The checks that wait for a settlement: a request that was counted stays counted."""
+        return [] if self.settled else [check for check in self.checks if check.kind != "r"]
+
     async def settle(self, *, tokens: int, nusd: int) -> None:
         """Give back the slot and replace what was reserved by what was used. Never raises; once only."""
-        if self.settled or not self.checks:
-            return
+        owed = self.owed()
         self.settled = True
+        if not owed:
+            return
         head: list[str | int] = [self.lease, self.tokens, self.nusd, tokens, nusd]
         try:
-            await pipe().run(_SETTLE, [check.key for check in self.checks], head + _limits_of(self.checks))
+            await pipe().run(_SETTLE, [check.key for check in owed], head + _limits_of(owed))
         except RedisAway:
             # The ledger has the truth: the counter is dropped, and rebuilt from it, before it is used again.
-            _drifted.update(check.key for check in self.checks if check.kind == "b")
+            _drifted.update(check.key for check in owed if check.kind == "b")
             _orphans.append(self)
 
     async def give_back(self) -> None:
@@ -90,13 +95,20 @@ _orphans: deque[Admission] = deque(maxlen=10_000)
 _cleaning: asyncio.Task[None] | None = None
 
 
-async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "") -> Admission:
-    """Admit one request that may use `tokens` tokens and cost `nusd` nano-USD, or raise.
+ALL_CHECKS = "rtcb"
+AT_ACCEPT = "r"  # of a task: requests a minute; its attempts spend the rest
+AT_ATTEMPT = "tcb"
+
+
+async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "", which: str = ALL_CHECKS) -> Admission:
+    """Admit one request that may use `tokens` tokens and cost `nusd` nano-USD, or raise. which: kinds of checks.
 
     Raises RateLimitExceeded (429), BudgetExceeded (402), ServiceUnavailable (a budget cannot be checked).
     Sets the reply's x-ratelimit-* headers either way.
     """
     checks = checks_for(caller, end_user)
+    if which != ALL_CHECKS:
+        checks = [check for check in checks if check.kind in which]
     admission = Admission(checks, tokens, nusd, lease=ids.new_hex())
     if not checks:
         return admission

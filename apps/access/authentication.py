@@ -119,6 +119,37 @@ def find(digest: str) -> Caller | None:
     ends = [time for time in (key.expires_at, None if is_current else key.previous_expires_at) if time is not None]
     if ends and min(ends) <= datetime.now(UTC):
         return None
+    return _caller(key, ends)
+
+
+async def caller_of(key_id: UUID) -> Caller:
+    """The caller of a key whose work was accepted before, be it disabled or expired since. Raises InvalidApiKey."""
+    known = _by_id.get(key_id)
+    if known is None or known.generation != _generation:
+        generation = _generation
+        try:
+            caller = await in_db(_find_by_id, key_id)
+        except LOST_CONNECTION:
+            if known is None:
+                raise
+            return known.caller
+        if len(_by_id) >= MAX_CACHED:
+            _by_id.clear()
+        known = _by_id[key_id] = _Known(caller, generation)
+    return known.caller
+
+
+_by_id: dict[UUID, _Known] = {}
+
+
+def _find_by_id(key_id: UUID) -> Caller:
+    key = ApiKey.objects.select_related("project", "limit", "project__limit").filter(pk=key_id).first()
+    if key is None:
+        raise errors.InvalidApiKey("The API key of this work was deleted.")
+    return _caller(key, [])
+
+
+def _caller(key: ApiKey, ends: list[datetime]) -> Caller:
     return Caller(
         key_id=key.pk,
         project_id=key.project_id,

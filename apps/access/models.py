@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from apps.core.crypto import EncryptedTextField
 from apps.core.ids import new_uuid
 
 name_validator = RegexValidator(r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z", "Letters, digits and . _ - only.")
@@ -134,3 +135,20 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor} {self.action} {self.object_name}"
+
+
+class IdempotencyRecord(models.Model):
+    """What one Idempotency-Key stands for, for 24 hours: the task it made, or the reply of a live call."""
+
+    pk = models.CompositePrimaryKey("project_id", "route", "key")
+    project_id = models.UUIDField()
+    route = models.CharField(max_length=64)
+    key = models.CharField(max_length=255)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the request's body.")
+    task_id = models.UUIDField(null=True)
+    lease_until = models.DateTimeField(null=True, help_text="Of a live call that still runs.")
+    reply = EncryptedTextField(blank=True, help_text="The body of a live call's reply.")
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.route} {self.key}"

@@ -8,11 +8,10 @@ from apps.access.authentication import Caller
 from apps.completions import required, spending, usage
 from apps.completions.models import NUSD, LedgerEntry
 from apps.completions.schemas.chat import ChatRequest
-from apps.completions.spending import Spending
+from apps.completions.spending import LIVE, Spending, Terms
 from apps.core import errors, ids, request_context
 from apps.providers import pricing
 from apps.providers.bounded import Buffer
-from apps.providers.call import Call
 from apps.providers.contract import Json, Operation, RouteConfig, Usage
 from apps.providers.errors import UpstreamBroken
 from apps.providers.open_stream import OpenStream
@@ -21,12 +20,12 @@ OPERATION: Operation = "chat/completions"
 UNSET_OUTPUT = 1024  # tokens reserved where neither the client nor the route sets a maximum
 
 
-async def create(caller: Caller, request: ChatRequest, *, end_user: str = "") -> Json:
+async def create(caller: Caller, request: ChatRequest, *, end_user: str = "", terms: Terms = LIVE) -> Json:
     """A whole completion with `usage` and `cost_usd`. Raises RedriveError."""
-    route, spent = await _begin(caller, request, end_user)
+    route, spent = await _begin(caller, request, end_user, terms)
     try:
         body = upstream_body(request, route)
-        call = Call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
+        call = terms.call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
         attempt, answer = await call.answer()
         completion = answer.body
         if not _well_formed(completion):
@@ -45,10 +44,10 @@ async def create(caller: Caller, request: ChatRequest, *, end_user: str = "") ->
 
 async def open_stream(caller: Caller, request: ChatRequest, *, end_user: str = "") -> "ChatStream":
     """A streamed completion whose first content has come. Raises RedriveError; `close` it in any case."""
-    route, spent = await _begin(caller, request, end_user)
+    route, spent = await _begin(caller, request, end_user, LIVE)
     try:
         body = upstream_body(request, route)
-        call = Call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
+        call = LIVE.call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
         opened = await call.stream()
     except BaseException:
         spent.end()
@@ -136,7 +135,7 @@ class ChatStream:
                 self._texts.append(text)
 
 
-async def _begin(caller: Caller, request: ChatRequest, end_user: str) -> tuple[RouteConfig, Spending]:
+async def _begin(caller: Caller, request: ChatRequest, end_user: str, terms: Terms) -> tuple[RouteConfig, Spending]:
     route = await spending.find_route(caller, request.model)
     request_context.current().log_fields["model"] = route.public_name
     spending.refuse_unknown_fields(request, route)
@@ -167,6 +166,7 @@ async def _begin(caller: Caller, request: ChatRequest, end_user: str) -> tuple[R
         output_tokens=output_tokens * (request.n or 1),
         end_user=end_user or request.user or "",
         stream=bool(request.stream),
+        terms=terms,
     )
     return route, spent
 

@@ -9,15 +9,15 @@ from apps.access.authentication import Caller
 from apps.completions import spending, usage
 from apps.completions.models import NUSD, LedgerEntry
 from apps.completions.schemas.embeddings import EmbeddingsRequest
+from apps.completions.spending import LIVE, Terms
 from apps.core import errors, request_context
-from apps.providers.call import Call
 from apps.providers.contract import Json, Operation, Usage
 from apps.providers.errors import UpstreamBroken
 
 OPERATION: Operation = "embeddings"
 
 
-async def create(caller: Caller, request: EmbeddingsRequest, *, end_user: str = "") -> Json:
+async def create(caller: Caller, request: EmbeddingsRequest, *, end_user: str = "", terms: Terms = LIVE) -> Json:
     """One vector per input, in order, with `usage` and `cost_usd`. Raises RedriveError."""
     route = await spending.find_route(caller, request.model)
     request_context.current().log_fields["model"] = route.public_name
@@ -32,10 +32,11 @@ async def create(caller: Caller, request: EmbeddingsRequest, *, end_user: str = 
         input_tokens=input_tokens,
         output_tokens=0,
         end_user=end_user or request.user or "",
+        terms=terms,
     )
     try:
         body = request.model_dump(mode="json", exclude_unset=True)
-        call = Call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
+        call = terms.call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
         attempt, answer = await call.answer()
         try:
             vectors = _vectors(answer.body, expected, request.encoding_format or "float")

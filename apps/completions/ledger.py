@@ -5,7 +5,7 @@ in the process, then requests that spend are refused (503), because what cannot 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -75,6 +75,8 @@ class Purpose:
     operation: str
     end_user: str
     stream: bool
+    put: "Callable[[Entry], None] | None" = None
+    """Takes the rows of a task's attempt, which writes them when it ends; None: they are queued here."""
 
     def book(self, attempt: Attempt, usage: Usage, outcome: str = LedgerEntry.Outcome.SUCCEEDED) -> int:
         """Queue the row of one upstream request; its cost in nano-USD."""
@@ -107,7 +109,7 @@ class Purpose:
             ttft_ms=None if attempt.first_token is None else round(attempt.first_token * 1000),
             elapsed_ms=round(context.elapsed_ms()),
         )
-        batch().append(entry)
+        (self.put or batch().append)(entry)
         return cost
 
     def store(self, request: Any, response: Any) -> None:

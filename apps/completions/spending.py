@@ -1,6 +1,7 @@
 """The money side of one request: admitted before it spends, booked per upstream request, settled at its end."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,30 @@ from apps.completions import ledger
 from apps.completions.models import LedgerEntry
 from apps.core import errors
 from apps.providers import pricing, routing
-from apps.providers.contract import Attempt, RouteConfig, Usage
+from apps.providers.call import Body, Call, Record
+from apps.providers.contract import Attempt, Operation, RouteConfig, Usage
 
 TOKENS_PER_SECOND = 50  # what a model is taken to have written when nobody was told
 
 _settling: set[asyncio.Task[None]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a call is made. The defaults are a live call's; a task retries by itself and books when its attempt ends."""
+
+    once_each: bool = False
+    checks: str = admission.ALL_CHECKS
+    put: Callable[[ledger.Entry], None] | None = None
+
+    def call(self, route: RouteConfig, operation: Operation, body: Body, record: Record) -> Call:
+        """The call of a route on these terms."""
+        if not self.once_each:
+            return Call(route, operation, body, record)
+        return Call(route, operation, body, record, tries=max(1, len(route.upstreams)), repeat=False)
+
+
+LIVE = Terms()
 
 
 async def find_route(caller: Caller, model: str) -> RouteConfig:
@@ -54,7 +74,7 @@ class Spending:
 
     def end(self) -> None:
         """Settle what was reserved, after the answer and whatever becomes of the request."""
-        if not self.admission.checks:
+        if not self.admission.owed():
             return
         task = asyncio.get_running_loop().create_task(self.admission.settle(tokens=self.tokens, nusd=self.nusd))
         _settling.add(task)
@@ -70,13 +90,16 @@ async def begin(
     output_tokens: int,
     end_user: str,
     stream: bool = False,
+    terms: Terms = LIVE,
 ) -> Spending:
     """Admit a request that is estimated to use so many tokens. Raises as admission.admit, and ServiceUnavailable
     while the ledger cannot take a row."""
-    ledger.refuse_if_full()
+    if terms.put is None:
+        ledger.refuse_if_full()
     reserved = pricing.dearest(route).cost(Usage(input_tokens, output_tokens))
-    admitted = await admission.admit(caller, tokens=input_tokens + output_tokens, nusd=reserved, end_user=end_user)
-    purpose = ledger.Purpose(caller, route, operation, end_user, stream)
+    tokens = input_tokens + output_tokens
+    admitted = await admission.admit(caller, tokens=tokens, nusd=reserved, end_user=end_user, which=terms.checks)
+    purpose = ledger.Purpose(caller, route, operation, end_user, stream, terms.put)
     return Spending(purpose, admitted, input_tokens, output_tokens)
 
 

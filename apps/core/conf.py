@@ -46,6 +46,7 @@ class RedriveSettings(BaseSettings):
     data_dir: Path = Field(ROOT / ".redrive", description="folder of the embedded services, up.json and secrets.json")
     database_url: str = Field("", repr=False, description="postgresql://user:password@host:port/name")
     redis_url: str = Field("", repr=False, description="redis://[:password@]host:port/db of Redis or Valkey")
+    broker_url: str = Field("", repr=False, description="Celery's broker, amqp://... or redis://...; default: Redis")
     secret_key: SecretStr = Field(SecretStr(""), description="Django's SECRET_KEY")
     encryption_keys: CommaSeparated = Field(
         default_factory=list, repr=False, description="Fernet keys, comma separated: the first encrypts, all decrypt"
@@ -69,6 +70,9 @@ class RedriveSettings(BaseSettings):
     config_poll: float = Field(0.4, gt=0, le=0.9, description="seconds between looks for changed configuration")
     stale_config: float = Field(600, gt=0, description="seconds known keys go on being served with Postgres away")
     ledger_backlog: int = Field(10_000, ge=1, description="ledger rows that may wait in a process for Postgres")
+    worker_slots: int = Field(500, ge=1, le=10_000, description="attempts of tasks that one worker runs at once")
+    worker_ttl: float = Field(10, gt=0, le=300, description="seconds without a sign of life until a worker is lost")
+    worker_grace: float = Field(20, ge=0, le=3600, description="seconds running attempts get when a worker stops")
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
 
     def missing(self) -> list[str]:

@@ -39,7 +39,8 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(settings.REDRIVE.database_pool_size - 1, thread_name_prefix="redrive-db")
 
 
-def _with_connection(call: Callable[[], R]) -> R:
+def with_connection(call: Callable[[], R]) -> R:
+    """Call in a thread of our own, as Django calls a view: connections that broke are closed before and after."""
     close_old_connections()
     try:
         return call()
@@ -55,7 +56,7 @@ async def in_db(verb: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R
     """
     call = functools.partial(verb, *args, **kwargs)
     context = contextvars.copy_context()
-    work = asyncio.get_running_loop().run_in_executor(_threads(), lambda: context.run(_with_connection, call))
+    work = asyncio.get_running_loop().run_in_executor(_threads(), lambda: context.run(with_connection, call))
     try:
         async with asyncio.timeout(settings.REDRIVE.database_timeout * 2):
             return await work
@@ -176,7 +177,7 @@ class Batch(Generic[T, R]):
         delay = 0.1
         while True:
             try:
-                return _with_connection(lambda: self._write(items))
+                return with_connection(lambda: self._write(items))
             except LOST_CONNECTION as error:
                 log.warning("batch_waits_for_database", batch=self._name, waiting=len(self._waiting), error=str(error))
                 time.sleep(delay)

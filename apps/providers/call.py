@@ -55,6 +55,7 @@ class Call:
 
     body: makes the JSON for an upstream (its model's name differs). record: told of each failed upstream request;
     the one that succeeds is the caller's to record, who alone knows what it used. tries: upstream requests in all.
+    repeat: whether the last upstream may be tried again; tasks retry by themselves, minutes later if need be.
     """
 
     route: RouteConfig
@@ -62,6 +63,7 @@ class Call:
     body: Body
     record: Record
     tries: int = TRIES
+    repeat: bool = True
     attempts: int = 0
     deadline: float = field(default=0.0)
 
@@ -125,6 +127,9 @@ class Call:
                 break
             choice = lease.upstream
             again = choice in failed_at
+            if again and not self.repeat:
+                lease.end()
+                break
             budget = _budgets[str(choice)]
             if again:
                 lease.end()  # nobody waits with a place that others could use

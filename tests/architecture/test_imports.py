@@ -74,7 +74,7 @@ def test_the_asynchronous_orm_is_not_used() -> None:
 
 def test_the_environment_is_read_once() -> None:
     allowed = (
-        r"apps/core/(conf\.py|embedded/.+|management/commands/up\.py)|config/asgi\.py"
+        r"apps/core/(conf\.py|embedded/.+|management/commands/up\.py)|config/(asgi|celery)\.py"
         r"|apps/providers/management/commands/add_provider\.py"
     )
     readers = [

@@ -1,0 +1,246 @@
+"""Runs tasks: claims what is due, calls the handlers on one loop, writes how they ended. Hundreds at once.
+
+No connection to Postgres is held while a handler waits for its upstream. What decides is in other modules: `kinds`
+(who does it), `retry_policy` (what a failure means), `lifecycle` (the moves).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+
+from apps.core import config_version, ids, request_context
+from apps.core.database import LOST_CONNECTION, Batch, in_db
+from apps.core.request_context import RequestContext
+from apps.tasks import kinds, retry_policy, states
+from apps.tasks.attempt import Run, ending_of, perform
+from apps.tasks.errors import ResultNotStorable
+from apps.tasks.lifecycle import leases
+from apps.tasks.lifecycle.claim import Claimed, claim
+from apps.tasks.lifecycle.ending import Ending, failure_of
+from apps.tasks.lifecycle.finish import finish
+from apps.tasks.models import TaskAttempt
+from apps.tasks.presence import Presence
+from apps.tasks.retry_policy import Decision
+
+log = structlog.get_logger(__name__)
+
+SWEEP = 1.0  # seconds between looks for due work without a ring
+LOOK_AT_LEASES = 0.4  # seconds; a cancel is obeyed within a second
+HAND_BACK = 30.0
+QUARANTINE_SLOTS = 20
+Outcome = TaskAttempt.Outcome
+
+
+class Executor:
+    """One worker. Run `run()` in a loop of its own; `wake` and `stop` may be called from any thread."""
+
+    def __init__(self, queues: Sequence[str], *, slots: int | None = None) -> None:
+        self.worker = ids.new_uuid()
+        self.queues = list(queues)
+        self.slots = slots or settings.REDRIVE.worker_slots
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._rung = set(self.queues)
+        self._stopping = False
+        self._handing_back = False
+        self._attempts: dict[UUID, tuple[Claimed, asyncio.Task[None]]] = {}
+        self._cancelled: set[UUID] = set()
+        self._turned = time.monotonic()
+        self._finishes: Batch[Ending, str | None] = Batch(finish, name="finish", poisoned=self._finish_poisoned)
+        self.presence = Presence(
+            self.worker,
+            self.queues,
+            self.slots,
+            in_flight=lambda: len(self._attempts),
+            turned=lambda: self._turned,
+        )
+
+    def wake(self, queues: Sequence[str]) -> None:
+        """There is due work in these queues."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._note_ring, queues)
+
+    def stop(self) -> None:
+        """Claim no more, give what runs a while, hand the rest back; then `run` returns."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin_to_stop)
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        self._loop = asyncio.get_running_loop()
+        self._turned = time.monotonic()
+        self.presence.start()
+        chores = [
+            asyncio.create_task(chore)
+            for chore in (self._turn(), self._look_at_leases(), config_version.watch(settings.REDRIVE.config_poll))
+        ]
+        # What is claimed before would be taken from us at once.
+        while not (self._stopping or await asyncio.to_thread(self.presence.registered.wait, 0.2)):
+            pass
+        log.info("worker_started", worker=self.worker.hex, queues=self.queues, slots=self.slots)
+        try:
+            while not self._stopping:
+                try:
+                    await self._claim_round()
+                except LOST_CONNECTION as error:
+                    log.warning("claim_failed", error=type(error).__name__)
+                    await asyncio.sleep(0.5)
+                try:
+                    async with asyncio.timeout(SWEEP):
+                        await self._news.wait()
+                except TimeoutError:
+                    self._rung.update(self.queues)
+                self._news.clear()
+            await self._drain()
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.to_thread(self.presence.stop)
+            log.info("worker_stopped", worker=self.worker.hex)
+
+    # Claiming
+
+    def _note_ring(self, queues: Sequence[str]) -> None:
+        self._rung.update(set(queues).intersection(self.queues))
+        self._news.set()
+
+    async def _claim_round(self) -> None:
+        """Take due work until the slots are full or nothing is due. Free slots are dealt by the queues' weights."""
+        while self._rung and not self._stopping:
+            free = self._free()
+            if free <= 0:
+                return  # an attempt that ends wakes us
+            for queue, share in _deal(self._rung, free):
+                taken = await self._claim(queue, share)
+                if taken < share:
+                    self._rung.discard(queue)
+
+    def _free(self) -> int:
+        slots = min(self.slots, QUARANTINE_SLOTS) if self.queues == [states.QUARANTINE] else self.slots
+        return slots - len(self._attempts)
+
+    async def _claim(self, queue: str, most: int) -> int:
+        if self._alone():
+            return 0
+        claimed = await in_db(claim, queue, self.worker, most, limits=kinds.limits())
+        if queue == states.QUARANTINE and not claimed and not self._attempts:
+            claimed = await in_db(claim, queue, self.worker, 1, limits=kinds.limits(), alone=True)
+        for task in claimed:
+            attempt = asyncio.create_task(self._attempt(task))
+            self._attempts[task.id] = (task, attempt)
+        return len(claimed)
+
+    def _alone(self) -> bool:
+        return any(task.worker_losses >= retry_policy.ALONE_AT for task, _ in self._attempts.values())
+
+    # Attempts
+
+    async def _attempt(self, task: Claimed) -> None:
+        context = RequestContext(task.request_id or ids.request_id())
+        context.log_fields.update(task=task.id.hex, kind=task.kind, attempt=task.attempt)
+        request_context.enter(context)
+        run = Run(task, self.worker)
+        try:
+            ending = await perform(run)
+        except asyncio.CancelledError:
+            if task.id not in self._cancelled and not self._handing_back:
+                self._forget(task)
+                raise  # another has the lease
+            state = states.CANCELLED if task.id in self._cancelled else states.RETRYING
+            outcome = Outcome.CANCELLED if state == states.CANCELLED else Outcome.HANDED_BACK
+            ending = ending_of(run, Decision(state, outcome))
+        try:
+            await asyncio.shield(self._finishes.submit(ending))
+        except Exception as error:
+            log.error("finish_failed", exc_info=error)  # its time runs out, and the reaper takes it
+        finally:
+            self._forget(task)
+            log.info("attempt_ended", outcome=ending.decision.outcome, state=ending.decision.state)
+
+    def _forget(self, task: Claimed) -> None:
+        if self._attempts.get(task.id, (None,))[0] is task:
+            del self._attempts[task.id]
+        self._cancelled.discard(task.id)
+        if self._rung:
+            self._news.set()
+
+    def _finish_poisoned(self, ending: Ending, error: Exception) -> None:
+        """An ending that Postgres, or a receiver, refuses alone: the task dies by the shortest path."""
+        ending.decision = Decision(states.DEAD, Outcome.FAILED, charged=True)
+        ending.result = None
+        ending.failure = failure_of(ResultNotStorable(), kind="", upstream="")
+        ending.entries = ()
+        try:
+            finish([ending])
+        except Exception as again:
+            log.error("finish_refused", task=ending.task_id.hex, exc_info=again)
+
+    # Beside the attempts
+
+    async def _turn(self) -> None:
+        while True:
+            self._turned = time.monotonic()
+            await asyncio.sleep(0.5)
+
+    async def _look_at_leases(self) -> None:
+        handed_back_at = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_AT_LEASES)
+            try:
+                before = dict(self._attempts)
+                held = await in_db(leases.held, self.worker)
+                for task_id, (task, attempt) in before.items():
+                    row = held.get(task_id)
+                    if row is None or row.token != task.token:
+                        if self._attempts.get(task_id, (None,))[0] is task and not attempt.done():
+                            self._lease_is_lost(task, attempt)
+                    elif row.cancel_requested and task_id not in self._cancelled:
+                        self._cancelled.add(task_id)
+                        attempt.cancel()
+                if time.monotonic() - handed_back_at > HAND_BACK:
+                    handed_back_at = time.monotonic()
+                    await in_db(leases.hand_back, self.worker, known=list(self._attempts))
+            except LOST_CONNECTION as error:
+                log.warning("leases_unreadable", error=type(error).__name__)
+
+    def _lease_is_lost(self, task: Claimed, attempt: "asyncio.Task[None]") -> None:
+        # It may just be finishing: then its batch has moved the row and the attempt is about to end.
+        if time.time() - task.started_at.timestamp() > settings.REDRIVE.worker_ttl:
+            log.warning("lease_lost", task=task.id.hex)
+            attempt.cancel()
+
+    def _begin_to_stop(self) -> None:
+        self._stopping = True
+        self._news.set()
+
+    async def _drain(self) -> None:
+        running = [attempt for _, attempt in self._attempts.values()]
+        if running:
+            await asyncio.wait(running, timeout=settings.REDRIVE.worker_grace)
+        self._handing_back = True
+        for _, attempt in list(self._attempts.values()):
+            attempt.cancel()
+        if self._attempts:
+            await asyncio.wait([attempt for _, attempt in self._attempts.values()], timeout=10)
+        await asyncio.to_thread(self._finishes.flush, 10.0)
+
+
+def _deal(queues: set[str], free: int) -> list[tuple[str, int]]:
+    """How many slots each queue may fill: by weight where several have work, all to one that is alone."""
+    weights = {queue: states.WEIGHTS.get(queue, 1) for queue in queues}
+    total = sum(weights.values())
+    # The order varies, so that with one free slot the weights hold as well.
+    order = sorted(weights, key=lambda queue: random.random() ** (1 / weights[queue]), reverse=True)
+    shares = {queue: max(1, free * weights[queue] // total) for queue in order}
+    dealt: list[tuple[str, int]] = []
+    for queue in order:
+        share = min(shares[queue], free)
+        if share > 0:
+            dealt.append((queue, share))
+            free -= share
+    return dealt

@@ -1,0 +1,31 @@
+"""The kind `embeddings`: arguments are the body of `POST /v1/embeddings`."""
+
+from typing import Any
+
+from apps.access.authentication import caller_of
+from apps.completions import embeddings
+from apps.completions.schemas.embeddings import EmbeddingsRequest
+from apps.core.errors import InvalidApiKey
+from apps.tasks.attempt import Run
+from apps.tasks.handlers.terms import of_task
+from apps.tasks.kinds import Kind
+
+Json = dict[str, Any]
+
+
+async def handle(run: Run, args: EmbeddingsRequest) -> Json:
+    """The result of api.md: status, model, usage, cost_usd, response."""
+    if run.task.api_key_id is None:
+        raise InvalidApiKey()
+    caller = await caller_of(run.task.api_key_id)
+    response = await embeddings.create(caller, args, end_user=run.task.end_user, terms=of_task(run))
+    return {
+        "status": "completed",
+        "model": response["model"],
+        "usage": {"input_tokens": response["usage"]["prompt_tokens"], "output_tokens": 0},
+        "cost_usd": response["cost_usd"],
+        "response": response,
+    }
+
+
+KIND = Kind("embeddings", EmbeddingsRequest, handle, public=True)

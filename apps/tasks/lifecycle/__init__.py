@@ -1,0 +1,1 @@
+"""The only writers of `Task.state`: each move is one statement that names where it may start and says who won."""

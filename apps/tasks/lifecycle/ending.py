@@ -1,0 +1,79 @@
+"""What an attempt came to, as plain values: made by the executor and the reaper, written by `finish`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from apps.completions.ledger import Entry
+from apps.core import errors
+from apps.tasks import fingerprint
+from apps.tasks.retry_policy import Decision
+
+MAX_MESSAGE = 2000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it is kept: the client's view of it, and what operators group and read."""
+
+    code: str
+    status: int | None
+    message: str
+    type: str = "server_error"
+    param: str | None = None
+    details: dict[str, Any] | None = None
+    fingerprint: str = ""
+    traceback: str = ""
+
+    def inner(self, request_id: str) -> dict[str, Any]:
+        """The inner error object of the one error body."""
+        return {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+            "request_id": request_id,
+            "details": self.details,
+        }
+
+
+@dataclass(slots=True)
+class Ending:
+    """The end of one attempt. result: JSON text. delay: seconds to the next attempt of a retrying task."""
+
+    task_id: UUID
+    token: int
+    number: int
+    cycle: int
+    worker: UUID
+    request_id: str
+    started_at: datetime
+    decision: Decision
+    failure: Failure | None = None
+    result: str | None = None
+    upstream: str = ""
+    entries: Sequence[Entry] = field(default_factory=tuple)
+
+
+def failure_of(error: BaseException, *, kind: str, upstream: str) -> Failure:
+    """The failure that an exception stands for; one that is no RedriveError is a bug, with its traceback."""
+    known = error if isinstance(error, errors.RedriveError) else errors.InternalError()
+    message = known.message if error is known else f"{type(error).__name__}: {error}"
+    frames = fingerprint.own_frames(error.__traceback__) if error is not known else ()
+    code = known.code
+    status = known.upstream_status or known.status
+    return Failure(
+        code=code,
+        status=status,
+        # Clients see a bug's class and nothing more; its words may hold anything.
+        message=(known.message if error is known else type(error).__name__)[:MAX_MESSAGE],
+        type=known.type,
+        param=known.param,
+        details=known.details,
+        fingerprint=fingerprint.compute(
+            kind=kind, upstream=upstream, code=code, status=status, message=message, frames=frames
+        ),
+        traceback=fingerprint.traceback_text(error),
+    )

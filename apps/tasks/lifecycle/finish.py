@@ -1,0 +1,173 @@
+"""Moves running -> succeeded, retrying, dead, cancelled: writes the ends of many attempts in one transaction.
+
+Whoever lost its lease meanwhile loses here: its token does not match, nothing of it is kept but its cost.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from apps.completions import ledger
+from apps.core import json_codec
+from apps.tasks import states
+from apps.tasks.lifecycle.ending import Ending
+from apps.tasks.signals import Death, Finished, tasks_died, tasks_finished
+
+log = structlog.get_logger(__name__)
+
+_MOVE = """
+WITH f AS (
+  SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::text[],
+                       %s::text[])
+    AS f(id, token, state, delay, charged, parked, error, fingerprint)),
+ meant AS (
+  SELECT f.*, CASE WHEN f.state = 'retrying' AND f.charged > 0
+                    AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint)
+              THEN 'dead' ELSE f.state END AS becomes FROM f)
+UPDATE tasks_task t SET
+  state = b.becomes, token = NULL, worker = NULL, run_until = NULL,
+  next_attempt_at = CASE WHEN b.becomes = 'retrying' THEN now() + make_interval(secs => m.delay)
+                    ELSE t.next_attempt_at END,
+  charged_failures = t.charged_failures + m.charged,
+  parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now()) END,
+  finished_at = CASE WHEN b.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
+  error = CASE WHEN b.becomes = 'dead' THEN m.error ELSE '' END
+FROM meant m CROSS JOIN LATERAL (
+  SELECT CASE WHEN EXISTS (SELECT 1 FROM tasks_task c WHERE c.id = m.id AND c.cancel_requested)
+              AND m.becomes IN ('retrying', 'dead') THEN 'cancelled' ELSE m.becomes END AS becomes) b
+WHERE t.id = m.id AND t.state = 'running' AND t.token = m.token
+RETURNING t.id, t.state, t.project_id, t.api_key_id, t.kind, t.queue, t.cycle, t.callback_url, t.parent_id
+"""
+_ATTEMPTS = """
+INSERT INTO tasks_taskattempt (task_id, number, cycle, token, worker, started_at, finished_at, outcome, charged,
+  error_code, error_status, error_message, fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd)
+SELECT task_id, number, cycle, token, worker, started_at, now(), outcome, charged, error_code, error_status,
+  error_message, fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd
+FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::bigint[], %s::uuid[], %s::timestamptz[], %s::text[], %s::bool[],
+  %s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bigint[])
+  AS a(task_id, number, cycle, token, worker, started_at, outcome, charged, error_code, error_status, error_message,
+       fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd)
+"""
+_RESULTS = """
+INSERT INTO tasks_taskresult (task_id, token, body, created_at)
+SELECT *, now() FROM unnest(%s::uuid[], %s::bigint[], %s::text[])
+ON CONFLICT (task_id) DO UPDATE SET token = excluded.token, body = excluded.body, created_at = excluded.created_at
+"""
+
+
+def finish(endings: Sequence[Ending]) -> list[str | None]:
+    """Write them; for each the state that its task is in now, None where another had the lease."""
+    ordered = sorted(endings, key=lambda ending: ending.task_id)
+    with transaction.atomic():
+        moved = _move(ordered)
+        won = [ending for ending in ordered if ending.task_id in moved]
+        _insert_attempts(won, moved)
+        results = [ending for ending in won if ending.result is not None and moved[ending.task_id].is_final]
+        if results:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    _RESULTS,
+                    [[e.task_id for e in results], [e.token for e in results], [e.result for e in results]],
+                )
+        entries: list[ledger.Entry | ledger.Body] = [entry for ending in ordered for entry in ending.entries]
+        if entries:
+            ledger.write(entries)
+        tell([moved[ending.task_id].finished for ending in won if moved[ending.task_id].is_final], _deaths(won, moved))
+    for ending in ordered:
+        if ending.task_id not in moved:
+            log.warning("stale_result", task=ending.task_id.hex, attempt=ending.number, token=ending.token)
+    return [moved[ending.task_id].state if ending.task_id in moved else None for ending in endings]
+
+
+def tell(finished: list[Finished], deaths: list[Death]) -> None:
+    """Send the news of a batch, in its transaction."""
+    if finished:
+        tasks_finished.send(sender=None, tasks=finished)
+    if deaths:
+        tasks_died.send(sender=None, deaths=deaths)
+
+
+class _Moved:
+    """A task's row after its move."""
+
+    __slots__ = ("api_key_id", "cycle", "finished", "queue", "state")
+
+    def __init__(self, row: tuple[Any, ...]) -> None:
+        task_id, self.state, project_id, self.api_key_id, kind, self.queue, self.cycle, callback_url, parent_id = row
+        self.finished = Finished(task_id, project_id, kind, self.state, callback_url, parent_id)
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in states.FINAL
+
+
+def _move(endings: Sequence[Ending]) -> dict[UUID, _Moved]:
+    decisions = [ending.decision for ending in endings]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _MOVE,
+            [
+                [ending.task_id for ending in endings],
+                [ending.token for ending in endings],
+                [decision.state for decision in decisions],
+                [decision.delay for decision in decisions],
+                [int(decision.charged) for decision in decisions],
+                [decision.parked for decision in decisions],
+                [error_of(ending) for ending in endings],
+                [ending.failure.fingerprint if ending.failure else "" for ending in endings],
+            ],
+        )
+        return {row[0]: _Moved(row) for row in cursor.fetchall()}
+
+
+def error_of(ending: Ending) -> str:
+    """JSON of the error that the task shows if it dies of this attempt."""
+    return json_codec.ascii_dumps(ending.failure.inner(ending.request_id)) if ending.failure else ""
+
+
+def _insert_attempts(endings: Sequence[Ending], moved: dict[UUID, _Moved]) -> None:
+    if not endings:
+        return
+    rows = [_attempt_row(ending, moved[ending.task_id]) for ending in endings]
+    with connection.cursor() as cursor:
+        cursor.execute(_ATTEMPTS, [list(column) for column in zip(*rows, strict=True)])
+
+
+def _attempt_row(ending: Ending, moved: _Moved) -> tuple[Any, ...]:
+    failure, decision = ending.failure, ending.decision
+    outcome = "cancelled" if moved.state == states.CANCELLED else decision.outcome
+    return (
+        ending.task_id, ending.number, ending.cycle, ending.token, ending.worker, ending.started_at, outcome,
+        decision.charged, failure.code if failure else "", failure.status if failure else None,
+        _storable(failure.message) if failure else "", failure.fingerprint if failure else "",
+        _storable(failure.traceback) if failure else "", ending.upstream[:200],
+        sum(entry.input_tokens for entry in ending.entries), sum(entry.output_tokens for entry in ending.entries),
+        sum(entry.cost_nusd for entry in ending.entries),
+    )  # fmt: skip
+
+
+def _storable(text: str) -> str:
+    """The text without what Postgres refuses: NUL and lone surrogates."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def _deaths(won: Sequence[Ending], moved: dict[UUID, _Moved]) -> list[Death]:
+    return [
+        Death(
+            task_id=ending.task_id,
+            project_id=row.finished.project_id,
+            api_key_id=row.api_key_id,
+            kind=row.finished.kind,
+            queue=row.queue,
+            cycle=row.cycle,
+            attempt=ending.number,
+            fingerprint=ending.failure.fingerprint,
+            upstream=ending.upstream,
+            error=ending.failure.inner(ending.request_id),
+        )
+        for ending in won
+        if (row := moved[ending.task_id]).state == states.DEAD and ending.failure is not None
+    ]

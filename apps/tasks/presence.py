@@ -1,0 +1,114 @@
+"""A worker's sign of life: a lease renewed by its own thread over its own connection, and a session lock.
+
+The connection is not of the pool, so that a pool that is used up never makes a worker look dead. The same thread is
+the watchdog: a process whose loop has not turned for 10 s ends itself, because it would hold its tasks for nothing.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import psycopg
+import structlog
+from django.conf import settings
+from django.db import connection
+
+from apps.tasks.lifecycle.reap import LOCK_CLASS
+
+log = structlog.get_logger(__name__)
+
+RENEWALS = 5  # in a TTL
+STUCK = 10.0  # seconds
+EXIT_STUCK = 70  # EX_SOFTWARE
+
+_BEAT = """
+INSERT INTO tasks_workerpresence (id, lock_key, host, pid, queues, slots, in_flight, started_at, beat_at, expires_at)
+VALUES (%(id)s, %(lock)s, %(host)s, %(pid)s, %(queues)s, %(slots)s, %(in_flight)s, now(), now(),
+        now() + make_interval(secs => %(ttl)s))
+ON CONFLICT (id) DO UPDATE SET beat_at = now(), expires_at = excluded.expires_at, in_flight = excluded.in_flight
+"""
+
+
+class Presence:
+    """Renews until `stop`. in_flight: how many attempts run. turned: when the loop last turned (monotonic seconds)."""
+
+    def __init__(
+        self,
+        worker: UUID,
+        queues: list[str],
+        slots: int,
+        *,
+        in_flight: Callable[[], int],
+        turned: Callable[[], float],
+    ) -> None:
+        self.worker = worker
+        self.registered = threading.Event()
+        self._lock_key = worker.int & 0x7FFFFFFF
+        self._values = {
+            "id": worker,
+            "lock": self._lock_key,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": ",".join(queues),
+            "slots": slots,
+            "ttl": settings.REDRIVE.worker_ttl,
+        }
+        self._in_flight = in_flight
+        self._turned = turned
+        self._stop = threading.Event()
+        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        self._thread = threading.Thread(target=self._run, name="redrive-presence", daemon=True)
+
+    def start(self) -> None:
+        """Begin; `registered` is set once the presence stands."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the leave: the row goes, the lock with it."""
+        self._stop.set()
+        self._thread.join(settings.REDRIVE.worker_ttl)
+
+    def _run(self) -> None:
+        while not self._stop.wait(settings.REDRIVE.worker_ttl / RENEWALS if self.registered.is_set() else 0.05):
+            if time.monotonic() - self._turned() > STUCK:
+                log.error("worker_stuck", seconds=STUCK)
+                os._exit(EXIT_STUCK)
+            try:
+                self._beat()
+            except psycopg.Error as error:
+                log.warning("presence_not_renewed", error=type(error).__name__)
+                self._disconnect()
+        self._leave()
+
+    def _beat(self) -> None:
+        if self._connection is None:
+            known = connection.get_connection_params()
+            address = {name: known[name] for name in ("dbname", "user", "password", "host", "port") if name in known}
+            self._connection = psycopg.connect(
+                **address,
+                autocommit=True,
+                connect_timeout=2,
+                application_name="redrive-presence",
+                tcp_user_timeout=int(settings.REDRIVE.worker_ttl * 500),
+                options=f"-c statement_timeout={int(settings.REDRIVE.worker_ttl * 500)}",
+            )
+            self._connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self._lock_key])
+        self._connection.execute(_BEAT, {**self._values, "in_flight": self._in_flight()})
+        self.registered.set()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _leave(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.execute("DELETE FROM tasks_workerpresence WHERE id = %s", [self.worker])
+        except psycopg.Error:
+            pass  # it expires
+        finally:
+            self._disconnect()

@@ -1,0 +1,409 @@
+"""Every move of a task is made by exactly one, and only from where it may start."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from apps.core.errors import Conflict, NotFound
+from apps.tasks import states
+from apps.tasks.lifecycle import leases, reap
+from apps.tasks.lifecycle.cancel import cancel
+from apps.tasks.lifecycle.claim import claim
+from apps.tasks.lifecycle.ending import failure_of
+from apps.tasks.lifecycle.expire import expire
+from apps.tasks.lifecycle.finish import finish
+from apps.tasks.lifecycle.revive import revive
+from apps.tasks.models import QueueState, RetryHold, Task, TaskAttempt, TaskPayload, TaskResult, WorkerPresence
+from apps.tasks.signals import tasks_died, tasks_finished
+from tests.races import together
+from tests.tasks.conftest import MakeKind, MakeTask, ending, take
+
+pytestmark = pytest.mark.django_db(transaction=True)
+FAILURE = failure_of(ValueError("x"), kind="k", upstream="")
+
+
+@pytest.fixture(autouse=True)
+def _long_after_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        reap, "_FORGET_WORKERS", reap._FORGET_WORKERS.replace("pg_postmaster_start_time()", "'epoch'::timestamptz")
+    )
+    monkeypatch.setattr(reap, "_LOST", reap._LOST.replace("pg_postmaster_start_time()", "'epoch'::timestamptz"))
+
+
+@pytest.fixture
+def news() -> Iterator[dict[str, list[Any]]]:
+    """What the signals told."""
+    heard: dict[str, list[Any]] = {"finished": [], "died": []}
+
+    def finished(tasks: list[Any], **_: Any) -> None:
+        heard["finished"].extend(tasks)
+
+    def died(deaths: list[Any], **_: Any) -> None:
+        heard["died"].extend(deaths)
+
+    tasks_finished.connect(finished)
+    tasks_died.connect(died)
+    yield heard
+    tasks_finished.disconnect(finished)
+    tasks_died.disconnect(died)
+
+
+def test_a_claim_gives_the_arguments_and_a_token_and_starts_the_clock(make_task: MakeTask) -> None:
+    task = make_task(args={"a": "\x00\ud800"})
+    claimed = take(task)
+    assert claimed.arguments() == {"a": "\x00\ud800"}
+    task.refresh_from_db()
+    assert (task.state, task.attempt, task.token) == ("running", 1, claimed.token)
+    assert task.run_until is not None
+    assert task.run_until - timezone.now() > timedelta(seconds=590)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"next_attempt_at": timezone.now() + timedelta(hours=1)},
+        {"cancel_requested": True},
+        {"state": "waiting"},
+    ],
+)
+def test_what_is_not_due_is_not_claimed(make_task: MakeTask, fields: dict[str, Any]) -> None:
+    task = make_task()
+    Task.objects.filter(pk=task.pk).update(**fields)
+    assert task.pk not in {one.id for one in claim("default", uuid4(), 1000, limits={})}
+
+
+def test_a_paused_queue_gives_nothing_until_it_resumes(make_task: MakeTask) -> None:
+    task = make_task()
+    QueueState.objects.create(name="default", paused_at=timezone.now())
+    assert claim("default", uuid4(), 1000, limits={}) == []
+    QueueState.objects.update(resume_at=timezone.now() - timedelta(seconds=1))
+    assert take(task).id == task.pk
+
+
+def test_the_oldest_due_is_claimed_first(make_task: MakeTask) -> None:
+    tasks = [make_task() for _ in range(3)]
+    for hours, task in enumerate(tasks):
+        Task.objects.filter(pk=task.pk).update(next_attempt_at=timezone.now() - timedelta(hours=hours))
+    assert [one.id for one in claim("default", uuid4(), 2, limits={})] == [tasks[2].pk, tasks[1].pk]
+
+
+def test_a_task_without_its_payload_is_claimed_all_the_same(make_task: MakeTask) -> None:
+    task = make_task()
+    TaskPayload.objects.filter(task_id=task.pk).delete()
+    with pytest.raises(ValueError):
+        take(task).arguments()
+
+
+def test_of_eight_claimers_each_task_goes_to_one(make_task: MakeTask) -> None:
+    mine = {make_task().pk for _ in range(40)}
+    found = together(8, lambda _: [one.id for one in claim("default", uuid4(), 10, limits={})])
+    taken = [task_id for part in found if isinstance(part, list) for task_id in part]
+    assert len(taken) == len(set(taken))
+    assert mine == set(taken)
+
+
+def test_a_result_is_kept_with_its_attempt(make_task: MakeTask, news: dict[str, list[Any]]) -> None:
+    task = make_task()
+    claimed = take(task)
+    assert finish([ending(claimed, result='{"a":"\\u0000\\ud800"}')]) == ["succeeded"]
+    task.refresh_from_db()
+    assert (task.state, task.token, task.worker) == ("succeeded", None, None)
+    assert task.finished_at is not None
+    attempt = TaskAttempt.objects.get(task_id=task.pk)
+    assert (attempt.number, attempt.outcome, attempt.token) == (1, "succeeded", claimed.token)
+    result = TaskResult.objects.get(pk=task.pk)
+    assert (result.body, result.token) == ('{"a":"\\u0000\\ud800"}', claimed.token)
+    assert [one.task_id for one in news["finished"]] == [task.pk]
+
+
+@pytest.mark.parametrize("end", ["again", "after another claim"])
+def test_a_late_end_changes_nothing(make_task: MakeTask, end: str) -> None:
+    task = make_task()
+    claimed = take(task)
+    assert finish([ending(claimed, "retrying", "failed", failure=FAILURE)]) == ["retrying"]
+    if end == "after another claim":
+        take(task)
+    before = Task.objects.filter(pk=task.pk).values().get()
+    assert finish([ending(claimed)]) == [None]
+    assert Task.objects.filter(pk=task.pk).values().get() == before
+    assert TaskAttempt.objects.filter(task_id=task.pk).count() == 1
+    assert not TaskResult.objects.filter(pk=task.pk).exists()
+
+
+def test_of_eight_finishers_one_wins(make_task: MakeTask) -> None:
+    task = make_task()
+    claimed = take(task)
+    won = together(8, lambda number: finish([ending(claimed, result=f'{{"n":{number}}}')])[0])
+    assert won.count("succeeded") == 1
+    assert won.count(None) == 7
+    assert TaskAttempt.objects.filter(task_id=task.pk).count() == 1
+
+
+def test_a_failure_is_charged_and_waits(make_task: MakeTask, news: dict[str, list[Any]]) -> None:
+    task = make_task()
+    finish([ending(take(task), "retrying", "failed", failure=FAILURE, charged=True, delay=100)])
+    task.refresh_from_db()
+    assert (task.state, task.charged_failures, task.finished_at) == ("retrying", 1, None)
+    assert timedelta(seconds=95) < task.next_attempt_at - timezone.now() < timedelta(seconds=101)
+    assert news == {"finished": [], "died": []}
+
+
+def test_a_death_tells_its_error(make_task: MakeTask, news: dict[str, list[Any]]) -> None:
+    task = make_task()
+    finish([ending(take(task), "dead", "failed", failure=FAILURE, charged=True)])
+    task.refresh_from_db()
+    assert task.state == "dead"
+    assert '"code":"internal_error"' in task.error
+    [death] = news["died"]
+    assert (death.task_id, death.cycle, death.error["code"]) == (task.pk, 1, "internal_error")
+    assert death.fingerprint == FAILURE.fingerprint
+
+
+def test_without_its_receivers_no_task_is_dead(make_task: MakeTask, request: Any) -> None:
+    def refuse(**_: Any) -> None:
+        raise RuntimeError("no letter")
+
+    tasks_died.connect(refuse)
+    request.addfinalizer(lambda: tasks_died.disconnect(refuse))
+    task = make_task()
+    claimed = take(task)
+    with pytest.raises(RuntimeError):
+        finish([ending(claimed, "dead", "failed", failure=FAILURE)])
+    task.refresh_from_db()
+    assert (task.state, task.token) == ("running", claimed.token)
+
+
+def test_a_held_fingerprint_is_not_retried(make_task: MakeTask) -> None:
+    RetryHold.objects.create(fingerprint=FAILURE.fingerprint)
+    charged, parked = make_task(), make_task(queue="low")
+    finish([ending(take(charged), "retrying", "failed", failure=FAILURE, charged=True)])
+    finish([ending(take(parked), "retrying", "parked", failure=FAILURE, parked=True)])
+    charged.refresh_from_db()
+    parked.refresh_from_db()
+    assert (charged.state, parked.state) == ("dead", "retrying")
+
+
+def test_parking_counts_from_the_first_time_until_an_attempt_gets_through(make_task: MakeTask) -> None:
+    task = make_task()
+    finish([ending(take(task), "retrying", "parked", failure=FAILURE, parked=True)])
+    first = Task.objects.get(pk=task.pk).parked_since
+    finish([ending(take(task), "retrying", "parked", failure=FAILURE, parked=True)])
+    assert Task.objects.get(pk=task.pk).parked_since == first
+    assert first is not None
+    finish([ending(take(task), "retrying", "failed", failure=FAILURE, charged=True)])
+    assert Task.objects.get(pk=task.pk).parked_since is None
+
+
+def test_cancelling_what_waits_ends_it_at_once_and_twice_is_no_error(
+    make_task: MakeTask, news: dict[str, list[Any]]
+) -> None:
+    task = make_task()
+    assert cancel(task.pk, project_id=task.project_id).state == "cancelled"
+    assert cancel(task.pk, project_id=task.project_id).state == "cancelled"
+    assert [one.state for one in news["finished"]] == ["cancelled"]
+
+
+def test_cancelling_what_runs_asks_its_worker(make_task: MakeTask) -> None:
+    task, worker = make_task(), uuid4()
+    claimed = take(task, worker)
+    assert cancel(task.pk).state == "running"
+    assert leases.held(worker) == {task.pk: leases.Held(claimed.token, True)}
+    assert finish([ending(claimed, "retrying", "failed", failure=FAILURE)]) == ["cancelled"]
+
+
+def test_a_success_wins_over_a_cancel_that_comes_too_late(make_task: MakeTask) -> None:
+    task = make_task()
+    claimed = take(task)
+    cancel(task.pk)
+    assert finish([ending(claimed)]) == ["succeeded"]
+    with pytest.raises(Conflict):
+        cancel(task.pk)
+
+
+def test_nobody_cancels_the_task_of_another_project(make_task: MakeTask) -> None:
+    with pytest.raises(NotFound):
+        cancel(make_task().pk, project_id=uuid4())
+    with pytest.raises(NotFound):
+        cancel(uuid4())
+
+
+def test_cancelling_a_parent_cancels_its_unfinished_children(make_task: MakeTask) -> None:
+    parent = make_task()
+    Task.objects.filter(pk=parent.pk).update(state="waiting")
+    done, due = (make_task(parent_id=parent.pk, item_index=index) for index in range(2))
+    Task.objects.filter(pk=done.pk).update(state="succeeded", finished_at=timezone.now())
+    cancel(parent.pk)
+    states_now = dict(Task.objects.filter(pk__in=[parent.pk, done.pk, due.pk]).values_list("pk", "state"))
+    assert states_now == {parent.pk: "cancelled", done.pk: "succeeded", due.pk: "cancelled"}
+
+
+def test_eight_racing_to_cancel_and_finish_leave_one_end(make_task: MakeTask, news: dict[str, list[Any]]) -> None:
+    task = make_task()
+    claimed = take(task)
+
+    def act(number: int) -> Any:
+        return cancel(task.pk).state if number % 2 else finish([ending(claimed)])[0]
+
+    together(8, act)
+    task.refresh_from_db()
+    assert task.state == "succeeded"
+    assert len(news["finished"]) == 1
+
+
+def test_a_redrive_begins_a_new_cycle(make_task: MakeTask) -> None:
+    task, then = make_task(priority="high", queue="quarantine", deadline=100), timezone.now() - timedelta(hours=5)
+    Task.objects.filter(pk=task.pk).update(
+        state="dead", finished_at=timezone.now(), attempt=4, charged_failures=4, worker_losses=3, error="{}",
+        created_at=then, deadline=then + timedelta(seconds=100),
+    )  # fmt: skip
+    with transaction.atomic():
+        assert revive([task.pk]) == {task.pk}
+        assert revive([task.pk]) == set()
+    task.refresh_from_db()
+    assert (task.state, task.cycle, task.attempt, task.charged_failures, task.worker_losses) == ("pending", 2, 4, 0, 0)
+    assert (task.queue, task.error, task.finished_at) == ("high", "", None)
+    assert task.deadline is not None
+    assert timedelta(seconds=90) < task.deadline - timezone.now() <= timedelta(seconds=100)
+    assert take(task).attempt == 5
+
+
+def test_of_eight_redrives_one_wins(make_task: MakeTask) -> None:
+    task = make_task()
+    Task.objects.filter(pk=task.pk).update(state="dead", finished_at=timezone.now())
+
+    def redrive(_: int) -> int:
+        with transaction.atomic():
+            return len(revive([task.pk]))
+
+    assert sorted(one for one in together(8, redrive) if isinstance(one, int)) == [0] * 7 + [1]
+    assert Task.objects.get(pk=task.pk).cycle == 2
+
+
+@pytest.mark.parametrize("state", ["pending", "retrying", "waiting"])
+def test_what_passed_its_deadline_dies_of_it(make_task: MakeTask, news: dict[str, list[Any]], state: str) -> None:
+    late, timely = make_task(deadline=10), make_task(deadline=1000)
+    Task.objects.filter(pk=late.pk).update(state=state, deadline=timezone.now() - timedelta(seconds=1))
+    assert expire() == 1
+    late.refresh_from_db()
+    timely.refresh_from_db()
+    assert (late.state, timely.state) == ("dead", "pending")
+    assert '"code":"timeout"' in late.error
+    assert [death.error["code"] for death in news["died"]] == ["timeout"]
+
+
+def present(worker: Any, *, expires: float) -> None:
+    """A presence that expires in so many seconds."""
+    now = timezone.now()
+    WorkerPresence.objects.create(
+        id=worker, lock_key=worker.int & 0x7FFFFFFF, host="h", pid=1, queues="", slots=1, beat_at=now,
+        expires_at=now + timedelta(seconds=expires),
+    )  # fmt: skip
+
+
+def test_a_living_worker_keeps_its_attempts(make_task: MakeTask) -> None:
+    task, worker = make_task(), uuid4()
+    present(worker, expires=10)
+    take(task, worker)
+    assert reap.reap() == 0
+
+
+def test_the_attempts_of_a_lost_worker_are_taken_and_never_charged(make_task: MakeTask) -> None:
+    task, worker = make_task(), uuid4()
+    present(worker, expires=-1)
+    claimed = take(task, worker)
+    assert reap.reap() == 1
+    task.refresh_from_db()
+    assert (task.state, task.worker_losses, task.charged_failures) == ("retrying", 1, 0)
+    attempt = TaskAttempt.objects.get(task_id=task.pk)
+    assert (attempt.outcome, attempt.charged, attempt.error_code) == ("worker_lost", False, "worker_lost")
+    assert not WorkerPresence.objects.filter(pk=worker).exists()
+    assert finish([ending(claimed)]) == [None]
+
+
+def test_a_worker_whose_session_has_ended_is_lost_before_its_time(make_task: MakeTask) -> None:
+    task, worker = make_task(), uuid4()
+    present(worker, expires=100)
+    WorkerPresence.objects.filter(pk=worker).update(beat_at=timezone.now() - timedelta(seconds=2))
+    take(task, worker)
+    assert reap.reap() == 1
+
+
+def test_an_attempt_far_beyond_its_time_is_taken_from_a_living_worker(make_task: MakeTask) -> None:
+    task, worker = make_task(), uuid4()
+    present(worker, expires=100)
+    take(task, worker)
+    Task.objects.filter(pk=task.pk).update(run_until=timezone.now() - timedelta(seconds=reap.GRACE + 1))
+    assert reap.reap() == 1
+
+
+def test_losses_lead_to_quarantine_then_alone_then_death(make_task: MakeTask, news: dict[str, list[Any]]) -> None:
+    task = make_task()
+    seen = []
+    for _ in range(5):
+        Task.objects.filter(pk=task.pk).update(next_attempt_at=timezone.now())
+        task.refresh_from_db()
+        alone = task.worker_losses >= 4
+        [claimed] = claim(task.queue, uuid4(), 10, limits={}, alone=alone)
+        assert claimed.id == task.pk
+        reap.reap()
+        task.refresh_from_db()
+        seen.append((task.state, task.queue))
+    assert seen == [
+        ("retrying", "default"), ("retrying", "default"), ("retrying", "quarantine"), ("retrying", "quarantine"),
+        ("dead", "quarantine"),
+    ]  # fmt: skip
+    assert [death.error["code"] for death in news["died"]] == ["worker_lost"]
+    assert TaskAttempt.objects.filter(task_id=task.pk, outcome="worker_lost").count() == 5
+
+
+def test_what_must_not_run_twice_dies_with_its_worker(make_task: MakeTask, make_kind: MakeKind) -> None:
+    task = make_task(make_kind(idempotent=False))
+    take(task)
+    reap.reap()
+    task.refresh_from_db()
+    assert task.state == "dead"
+
+
+def test_of_eight_reapers_one_takes_an_attempt(make_task: MakeTask) -> None:
+    task = make_task()
+    take(task)
+    together(8, lambda _: reap.reap())
+    task.refresh_from_db()
+    assert task.worker_losses == 1
+    assert TaskAttempt.objects.filter(task_id=task.pk).count() == 1
+
+
+def test_a_worker_hands_back_what_it_does_not_know(make_task: MakeTask) -> None:
+    task, worker = make_task(), uuid4()
+    take(task, worker)
+    assert leases.hand_back(worker, known=[]) == 0  # its answer may be under way
+    assert leases.hand_back(worker, known=[task.pk], age=0) == 0
+    assert leases.hand_back(worker, known=[], age=0) == 1
+    task.refresh_from_db()
+    assert (task.state, task.worker_losses) == ("retrying", 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": "running"},
+        {"state": "unheard"},
+        {"state": "succeeded"},
+        {"token": 5},
+        {"finished_at": timezone.now()},
+    ],
+)
+def test_the_database_refuses_a_row_that_makes_no_sense(make_task: MakeTask, fields: dict[str, Any]) -> None:
+    task = make_task()
+    with pytest.raises(IntegrityError):
+        Task.objects.filter(pk=task.pk).update(**fields)
+
+
+def test_the_states_are_those_of_the_moves() -> None:
+    assert set(states.TRANSITIONS) == set(states.ALL)
+    assert {end for ends in states.TRANSITIONS.values() for end in ends} <= set(states.ALL)
