@@ -22,10 +22,12 @@ from apps.tasks.lifecycle.claim import Claimed, claim
 from apps.tasks.lifecycle.ending import Ending
 from apps.tasks.models import Task
 from apps.tasks.retry_policy import Decision
+from apps.tasks.signals import tasks_died, tasks_finished
 
 Handler = Callable[[Run, "Anything"], Awaitable[dict[str, Any]]]
 MakeKind = Callable[..., Kind]
 MakeTask = Callable[..., Task]
+News = dict[str, list[Any]]
 
 
 class Anything(BaseModel, extra="allow"):
@@ -125,3 +127,21 @@ class Gate:
         while not self.open.is_set():
             await asyncio.sleep(0.005)
         return {}
+
+
+@pytest.fixture
+def news() -> Iterator[News]:
+    """What the signals told."""
+    heard: dict[str, list[Any]] = {"finished": [], "died": []}
+
+    def finished(tasks: list[Any], **_: Any) -> None:
+        heard["finished"].extend(tasks)
+
+    def died(deaths: list[Any], **_: Any) -> None:
+        heard["died"].extend(deaths)
+
+    tasks_finished.connect(finished)
+    tasks_died.connect(died)
+    yield heard
+    tasks_finished.disconnect(finished)
+    tasks_died.disconnect(died)

@@ -21,20 +21,21 @@ class Command(BaseCommand):
         for model in apps.get_models():
             for field in model._meta.concrete_fields:
                 if isinstance(field, crypto.EncryptedTextField):
-                    count += rotate_column(model._meta.db_table, str(model._meta.pk.column), str(field.column))
+                    count += rotate_column(model._meta.db_table, str(field.column))
         self.stdout.write(f"Encrypted {count} secrets under the first key.")
 
 
 @transaction.atomic
-def rotate_column(table: str, key: str, column: str) -> int:
+def rotate_column(table: str, column: str) -> int:
     """Rotate one column; how many values it held. Raises CommandError where a value cannot be opened."""
-    names = [sql.Identifier(name) for name in (key, column, table)]
+    names = [sql.Identifier(name) for name in (column, table)]
     with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("SELECT {0}, {1} FROM {2} WHERE {1} <> '' FOR UPDATE").format(*names))
+        cursor.execute(sql.SQL("SELECT ctid::text, {0} FROM {1} WHERE {0} <> '' FOR UPDATE").format(*names))
         rows = cursor.fetchall()
         try:
-            rotated = [(crypto.rotate(token), pk) for pk, token in rows]
+            # By place: the rows are locked, so they stay where they are, and tables differ in their keys.
+            rotated = [(crypto.rotate(token), place) for place, token in rows]
         except crypto.UndecipherableError as error:
             raise CommandError(f"{table}.{column}: {error}") from None
-        cursor.executemany(sql.SQL("UPDATE {2} SET {1} = %s WHERE {0} = %s").format(*names), rotated)
+        cursor.executemany(sql.SQL("UPDATE {1} SET {0} = %s WHERE ctid = %s::tid").format(*names), rotated)
     return len(rows)
