@@ -40,6 +40,16 @@ def unfold_theme() -> dict[str, Any]:
             "navigation": [
                 {"title": "Operations", "items": [home]},
                 {
+                    "title": "Tasks",
+                    "items": [
+                        _page("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
+                        _page("Tasks", "task", "tasks.task"),
+                        _page("Paused queues", "pause_circle", "tasks.queuestate"),
+                        _page("Workers", "engineering", "tasks.workerpresence"),
+                        _page("Retry policies", "replay", "tasks.retrypolicy"),
+                    ],
+                },
+                {
                     "title": "Ledger",
                     "items": [
                         _page("Requests", "receipt_long", "completions.ledgerentry"),

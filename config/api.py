@@ -11,6 +11,7 @@ from ninja.security.http import HttpAuthBase
 from apps.access.authentication import Caller, authenticate
 from apps.completions.api import router as completions
 from apps.core import errors, json_codec, lean_asgi, request_context
+from apps.tasks.api import router as tasks
 
 DESCRIPTION = """An OpenAI-compatible gateway. Use the official SDK with `base_url` set to this address.
 
@@ -76,6 +77,7 @@ api = RedriveAPI(
     openapi_url="/openapi.json",
 )
 api.add_router("", completions)
+api.add_router("/tasks", tasks)
 
 
 @api.exception_handler(ValidationError)

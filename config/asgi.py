@@ -56,6 +56,11 @@ def note_reply(scope: Scope, context: RequestContext) -> None:
         log.info("reply", method=scope["method"], path=path[:200], status=context.status)
 
 
+def _prefers_async(scope: Scope) -> bool:
+    """RFC 7240, section 4.1: the client would rather not wait."""
+    return any(name == b"prefer" and b"respond-async" in value.lower() for name, value in scope["headers"])
+
+
 class Application:
     """Sends each connection to its side."""
 
@@ -68,6 +73,8 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if scope["path"] in OPERATIONS and _prefers_async(scope):
+                scope = {**scope, "path": scope["path"].replace("/v1/", "/v1/tasks/", 1)}
             await (self._lean if scope["path"].startswith(LEAN) else self._stock)(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)

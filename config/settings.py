@@ -38,6 +38,7 @@ INSTALLED_APPS = [
     "apps.providers",
     "apps.completions",
     "apps.tasks",
+    "apps.dead_letters",
 ]
 
 # The operators' side only: /v1 is served by apps/core/lean_asgi.py without Django's middleware.

@@ -52,7 +52,56 @@ class Snapshot:
     secrets: dict[str, str]
 
 
-class AuditedModelAdmin(ModelAdmin):
+class Decisions:
+    """Actions that ask on GET and act on POST."""
+
+    admin_site: Any
+    opts: Any
+
+    def log_action(self, request: HttpRequest, row: models.Model, message: str) -> None:
+        """Django's log entry of an action that wrote its own audit entry."""
+        ModelAdmin.log_change(self, request, row, message)
+
+    def decide(
+        self,
+        request: HttpRequest,
+        row: models.Model,
+        *,
+        title: str,
+        explanation: str,
+        submit: str,
+        act: Callable[[dict[str, Any]], HttpResponse | None],
+        form: DecisionForm | None = None,
+        danger: bool = False,
+    ) -> HttpResponse:
+        """Ask on GET; on POST act with the form's values in a transaction that holds Django's log entry too.
+
+        act: writes the audit itself; returns a page to show, or None to go back to the row.
+        """
+        form = form or DecisionForm(posted(request))
+        if request.method == "POST" and form.is_valid():
+            with transaction.atomic():
+                response = act(form.cleaned_data)
+                self.log_action(request, row, title)
+            return response or redirect(self.change_url(row))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "explanation": explanation,
+            "form": form,
+            "submit_text": submit,
+            "danger": danger,
+            "opts": self.opts,
+            "back_url": self.change_url(row),
+        }
+        return TemplateResponse(request, "admin/decide.html", context)
+
+    def change_url(self, row: models.Model) -> str:
+        """The address of the row's page."""
+        return reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
+
+
+class AuditedModelAdmin(Decisions, ModelAdmin):
     """Audits what people add, change and delete. There are no bulk actions: each change has its own entry."""
 
     actions = None
@@ -119,10 +168,6 @@ class AuditedModelAdmin(ModelAdmin):
             self.record(request, "delete", row, self.snapshot(row), None)
         return super().log_deletions(request, queryset)
 
-    def log_action(self, request: HttpRequest, row: models.Model, message: str) -> None:
-        """Django's log entry of an action that wrote its own audit entry."""
-        super().log_change(request, row, message)
-
     def row_or_404(self, request: HttpRequest, object_id: str) -> Any:
         """The row that an action is about. Raises Http404, PermissionDenied."""
         row = self.get_object(request, unquote(object_id))
@@ -131,44 +176,6 @@ class AuditedModelAdmin(ModelAdmin):
         if not self.has_change_permission(request, row):
             raise PermissionDenied
         return row
-
-    def decide(
-        self,
-        request: HttpRequest,
-        row: models.Model,
-        *,
-        title: str,
-        explanation: str,
-        submit: str,
-        act: Callable[[dict[str, Any]], HttpResponse | None],
-        form: DecisionForm | None = None,
-        danger: bool = False,
-    ) -> HttpResponse:
-        """Ask on GET; on POST act with the form's values in a transaction that holds Django's log entry too.
-
-        act: writes the audit itself; returns a page to show, or None to go back to the row.
-        """
-        form = form or DecisionForm(posted(request))
-        if request.method == "POST" and form.is_valid():
-            with transaction.atomic():
-                response = act(form.cleaned_data)
-                self.log_action(request, row, title)
-            return response or redirect(self.change_url(row))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "explanation": explanation,
-            "form": form,
-            "submit_text": submit,
-            "danger": danger,
-            "opts": self.opts,
-            "back_url": self.change_url(row),
-        }
-        return TemplateResponse(request, "admin/decide.html", context)
-
-    def change_url(self, row: models.Model) -> str:
-        """The address of the row's page."""
-        return reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
 
 
 class ReadOnlyModelAdmin(ModelAdmin):

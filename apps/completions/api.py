@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router
 
-from apps.access.authentication import Caller
+from apps.access.way_in import caller_of, end_user_of
 from apps.completions import chat, embeddings, sse
 from apps.completions.schemas.chat import ChatRequest
 from apps.completions.schemas.embeddings import EmbeddingsRequest
@@ -18,8 +18,6 @@ from apps.providers.contract import RouteConfig
 
 router = Router()
 
-MAX_END_USER = 256
-
 
 @router.post(
     "/chat/completions", response=ChatCompletion, tags=["Chat"], operation_id="create_chat_completion", by_alias=True
@@ -27,8 +25,8 @@ MAX_END_USER = 256
 async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> HttpResponseBase:
     """Answer a conversation. With `stream: true` the reply is server-sent events that end with `data: [DONE]`."""
     if not payload.stream:
-        return _json(await chat.create(_caller(request), payload, end_user=_end_user(request)))
-    stream = await chat.open_stream(_caller(request), payload, end_user=_end_user(request))
+        return _json(await chat.create(caller_of(request), payload, end_user=end_user_of(request)))
+    stream = await chat.open_stream(caller_of(request), payload, end_user=end_user_of(request))
     return ByteStreamResponse(
         sse.events(stream),
         release=stream.close,
@@ -41,13 +39,13 @@ async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> 
 @router.post("/embeddings", response=Embeddings, tags=["Embeddings"], operation_id="create_embedding")
 async def create_embedding(request: HttpRequest, payload: EmbeddingsRequest) -> HttpResponseBase:
     """Turn texts into vectors."""
-    return _json(await embeddings.create(_caller(request), payload, end_user=_end_user(request)))
+    return _json(await embeddings.create(caller_of(request), payload, end_user=end_user_of(request)))
 
 
 @router.get("/models", response=ModelList, tags=["Models"], operation_id="list_models")
 async def list_models(request: HttpRequest) -> HttpResponseBase:
     """The models that this API key may use."""
-    caller = _caller(request)
+    caller = caller_of(request)
     routes = sorted((await routing.routes()).values(), key=lambda route: route.public_name)
     return _json({"object": "list", "data": [_model(route) for route in routes if caller.may_use(route.public_name)]})
 
@@ -55,25 +53,9 @@ async def list_models(request: HttpRequest) -> HttpResponseBase:
 @router.get("/models/{path:model}", response=Model, tags=["Models"], operation_id="retrieve_model")
 async def retrieve_model(request: HttpRequest, model: str) -> HttpResponseBase:
     """One model."""
-    if not _caller(request).may_use(model):
+    if not caller_of(request).may_use(model):
         raise errors.ModelNotFound(param="model")
     return _json(_model(await routing.find(model)))
-
-
-def _caller(request: HttpRequest) -> Caller:
-    caller: Caller = request.auth  # type: ignore[attr-defined]
-    return caller
-
-
-def _end_user(request: HttpRequest) -> str:
-    raw: str = request.META.get("HTTP_X_USER_ID", "")
-    try:
-        end_user = raw.encode("latin-1").decode()  # Django reads headers as Latin-1, clients send UTF-8
-    except UnicodeError:
-        raise errors.InvalidRequest("X-User-ID is not UTF-8.", param="X-User-ID") from None
-    if len(end_user) > MAX_END_USER or not end_user.isprintable():
-        raise errors.InvalidRequest(f"X-User-ID may have {MAX_END_USER} printable characters.", param="X-User-ID")
-    return end_user
 
 
 def _json(value: Any) -> HttpResponse:

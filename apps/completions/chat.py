@@ -138,6 +138,22 @@ class ChatStream:
 async def _begin(caller: Caller, request: ChatRequest, end_user: str, terms: Terms) -> tuple[RouteConfig, Spending]:
     route = await spending.find_route(caller, request.model)
     request_context.current().log_fields["model"] = route.public_name
+    input_tokens, output_tokens = check(request, route)
+    spent = await spending.begin(
+        caller,
+        route,
+        operation=OPERATION,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens * (request.n or 1),
+        end_user=end_user or request.user or "",
+        stream=bool(request.stream),
+        terms=terms,
+    )
+    return route, spent
+
+
+def check(request: ChatRequest, route: RouteConfig) -> tuple[int, int]:
+    """Raise where the route cannot take the request; else its estimated input and the most output, in tokens."""
     spending.refuse_unknown_fields(request, route)
     if request.store:
         raise errors.InvalidRequest("`store` is not available yet: leave it out or send false.", param="store")
@@ -158,17 +174,7 @@ async def _begin(caller: Caller, request: ChatRequest, end_user: str, terms: Ter
             param="messages",
             details={"tokens_used": input_tokens + output_tokens, "max_tokens": route.context_window},
         )
-    spent = await spending.begin(
-        caller,
-        route,
-        operation=OPERATION,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens * (request.n or 1),
-        end_user=end_user or request.user or "",
-        stream=bool(request.stream),
-        terms=terms,
-    )
-    return route, spent
+    return input_tokens, output_tokens
 
 
 def upstream_body(request: ChatRequest, route: RouteConfig) -> Json:

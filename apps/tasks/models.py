@@ -50,7 +50,6 @@ class Task(models.Model):
     metadata = models.TextField(blank=True, help_text="JSON object.")
     progress = models.TextField(blank=True, help_text="JSON: current, total, status.")
     error = models.TextField(blank=True, help_text="JSON: the inner error object of a dead task.")
-    dead_letter_id = models.UUIDField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

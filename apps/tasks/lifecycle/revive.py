@@ -11,7 +11,7 @@ _REVIVE = """
 WITH chosen AS (SELECT id FROM tasks_task WHERE id = ANY(%(ids)s) AND state = 'dead' ORDER BY id FOR UPDATE)
 UPDATE tasks_task t SET state = 'pending', cycle = t.cycle + 1, charged_failures = 0, worker_losses = 0,
   parked_since = NULL, cancel_requested = false, next_attempt_at = now(), queue = t.priority, finished_at = NULL,
-  error = '', dead_letter_id = NULL, deadline = now() + (t.deadline - t.created_at)
+  error = '', deadline = now() + (t.deadline - t.created_at)
 FROM chosen WHERE t.id = chosen.id RETURNING t.id, t.queue
 """
 

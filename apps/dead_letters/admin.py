@@ -1,0 +1,143 @@
+"""The admin of dead letters: what failed for good, why, and what to do about it."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import ChoicesDropdownFilter
+from unfold.decorators import action, display
+
+from apps.access.audited_admin import DecisionForm, Decisions, posted
+from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, OwnerFilter
+from apps.core.errors import Conflict
+from apps.dead_letters import states, triage
+from apps.dead_letters.models import DeadLetter
+from apps.tasks.models import TaskAttempt
+
+STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
+
+
+class DiscardForm(DecisionForm):
+    """Why."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["reason"].required = True
+        self.fields["reason"].help_text = "Kept with the letter and in the audit."
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(Decisions, KeysetModelAdmin):
+    """Tasks that failed for good and wait for a person."""
+
+    list_display = ("created_at", "shown_state", "kind", "code", "what", "project", "attempts")
+    list_filter = (
+        ("state", ChoicesDropdownFilter),
+        ("project", OwnerFilter),
+        ("created_at", DayRangeFilter),
+    )
+    search_fields = ("task_id__exact",)
+    search_help_text = "A whole task id, without task_"
+    fieldsets = (
+        (None, {"fields": ("shown_state", "what", "error", "task", "kind", "queue", "project", "api_key")}),
+        ("What was tried", {"fields": ("timeline",)}),
+        ("Decision", {"fields": ("created_at", "decided_at", "decided_by", "reason")}),
+    )
+    readonly_fields = ("shown_state", "what", "error", "task", "timeline")
+    actions_detail = ("redrive", "discard")
+    list_select_related = ("group",)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        """What can be decided, for those who may."""
+        is_open = DeadLetter.objects.filter(pk=object_id, state=states.OPEN).exists()
+        return super().get_actions_detail(request, object_id) if is_open else []
+
+    def has_triage_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """May redrive and discard."""
+        return request.user.has_perm("dead_letters.change_deadletter")
+
+    @action(description="Redrive", url_path="redrive", permissions=["triage"], icon="replay")
+    def redrive(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Put the task back to work."""
+        return self._decide(
+            request,
+            object_id,
+            title="Redrive this task",
+            explanation="The task goes back to its queue with fresh retries and a fresh deadline; its earlier attempts "
+            "stay. Redrive it when what made it fail is mended.",
+            submit="Redrive",
+            verb=triage.redrive,
+            form=DecisionForm(posted(request)),
+        )
+
+    @action(description="Discard", url_path="discard", permissions=["triage"], icon="delete")
+    def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Decide that it will not run again."""
+        return self._decide(
+            request,
+            object_id,
+            title="Discard this task",
+            explanation="The task will not run again. Its payload and its attempts stay until retention deletes them.",
+            submit="Discard",
+            verb=triage.discard,
+            form=DiscardForm(posted(request)),
+            danger=True,
+        )
+
+    def _decide(
+        self, request: HttpRequest, object_id: str, *, verb: Any, form: DecisionForm, danger: bool = False, **texts: str
+    ) -> HttpResponse:
+        letter = self.get_object(request, unquote(object_id))
+        if letter is None:
+            raise Http404
+        if not self.has_triage_permission(request):
+            raise PermissionDenied
+        page = reverse("admin:dead_letters_deadletter_change", args=[letter.pk])
+
+        def act(values: dict[str, Any]) -> HttpResponse:
+            verb(letter.pk, actor=request.user, reason=values["reason"])
+            messages.success(request, f"{texts['submit']}: done.")
+            return redirect(page)
+
+        try:
+            return self.decide(request, letter, act=act, form=form, danger=danger, **texts)
+        except Conflict as conflict:
+            messages.error(request, conflict.message)
+            return redirect(page)
+
+    @display(description="state", label=STATES)
+    def shown_state(self, letter: DeadLetter) -> str:
+        """In words."""
+        return letter.state
+
+    @display(description="what happened")
+    def what(self, letter: DeadLetter) -> str:
+        """The group's title and words."""
+        group = letter.group
+        return format_html("{}<br><span>{}</span>", str(group), group.message[:200])
+
+    @display(description="error")
+    def error(self, letter: DeadLetter) -> str:
+        """The last attempt's own words."""
+        last = TaskAttempt.objects.filter(task_id=letter.task_id).order_by("-number").first()
+        return last.error_message if last else ""
+
+    @display(description="task")
+    def task(self, letter: DeadLetter) -> str:
+        """With a link."""
+        return f"task_{letter.task_id.hex}"
+
+    @display(description="attempts")
+    def timeline(self, letter: DeadLetter) -> str:
+        """A line for each."""
+        rows = TaskAttempt.objects.filter(task_id=letter.task_id).order_by("number")
+        lines = [
+            f"{row.number}. {row.started_at:%Y-%m-%d %H:%M:%S} {row.outcome} {row.error_code} {row.error_message[:200]}"
+            for row in rows
+        ]
+        return format_html("<pre>{}</pre>", "\n".join(lines))

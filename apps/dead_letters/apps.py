@@ -1,0 +1,16 @@
+"""Receives the tasks that die, and tells of their letters in the tasks' status."""
+
+from django.apps import AppConfig
+
+
+class DeadLettersConfig(AppConfig):
+    name = "apps.dead_letters"
+    label = "dead_letters"
+
+    def ready(self) -> None:
+        from apps.dead_letters import intake, queries
+        from apps.tasks import queries as task_queries
+        from apps.tasks.signals import tasks_died
+
+        tasks_died.connect(intake.receive, dispatch_uid="dead_letters.intake")
+        task_queries.register_part("dead_letter", queries.of_tasks)

@@ -1,0 +1,18 @@
+"""Reads letters for the apps below and the ways in."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from apps.dead_letters.models import DeadLetter
+from apps.tasks import states as task_states
+from apps.tasks.models import Task
+
+
+def of_tasks(tasks: Sequence[Task]) -> dict[UUID, Any]:
+    """The part `dead_letter` of the tasks' status bodies: {id, state} of the last letter."""
+    died = [task.pk for task in tasks if task.state == task_states.DEAD or task.cycle > 1]
+    if not died:
+        return {}
+    rows = DeadLetter.objects.filter(task_id__in=died).order_by("cycle").values_list("task_id", "id", "state")
+    return {task_id: {"id": f"letter_{letter_id.hex}", "state": state} for task_id, letter_id, state in rows}

@@ -1,0 +1,19 @@
+"""The states of a dead letter: `triage` alone decides. Groups are watched and assigned; that changes no letter."""
+
+from typing import Final
+
+OPEN: Final = "open"
+"""A task has failed for good and waits for a person."""
+
+REDRIVEN: Final = "redriven"
+"""Final for this cycle: the task was put back to work. If it dies again, that is another letter."""
+
+DISCARDED: Final = "discarded"
+"""Decided not to run again; can be restored until retention deletes it."""
+
+ALL: Final = (OPEN, REDRIVEN, DISCARDED)
+TRANSITIONS: Final[dict[str, frozenset[str]]] = {
+    OPEN: frozenset({REDRIVEN, DISCARDED}),
+    REDRIVEN: frozenset(),
+    DISCARDED: frozenset({OPEN}),
+}
