@@ -20,7 +20,6 @@ def _page(title: str, icon: str, model: str) -> dict[str, Any]:
 
 def unfold_theme() -> dict[str, Any]:
     """The value of UNFOLD."""
-    home = {"title": "Home", "icon": "monitoring", "link": reverse_lazy("admin:index")}
     return {
         "SITE_TITLE": "Redrive",
         "SITE_HEADER": "Redrive",
@@ -37,52 +36,57 @@ def unfold_theme() -> dict[str, Any]:
         "COLORS": {"primary": _TEAL},
         "SIDEBAR": {
             "show_search": False,
-            "navigation": [
-                {"title": "Operations", "items": [home]},
-                {
-                    "title": "Tasks",
-                    "items": [
-                        _page("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
-                        _page("Tasks", "task", "tasks.task"),
-                        _page("Paused queues", "pause_circle", "tasks.queuestate"),
-                        _page("Workers", "engineering", "tasks.workerpresence"),
-                        _page("Retry policies", "replay", "tasks.retrypolicy"),
-                    ],
-                },
-                {
-                    "title": "Ledger",
-                    "items": [
-                        _page("Requests", "receipt_long", "completions.ledgerentry"),
-                        _page("Stored texts", "description", "completions.storedbody"),
-                    ],
-                },
-                {
-                    "title": "Access",
-                    "items": [
-                        _page("Projects", "folder", "access.project"),
-                        _page("API keys", "key", "access.apikey"),
-                        _page("Audit", "history", "access.auditentry"),
-                    ],
-                },
-                {
-                    "title": "Providers",
-                    "items": [
-                        _page("Providers", "dns", "providers.provider"),
-                        _page("Model routes", "alt_route", "providers.modelroute"),
-                    ],
-                },
-                {
-                    "title": "Users",
-                    "items": [
-                        _page("Users", "person", "auth.user"),
-                        _page("Groups", "group", "auth.group"),
-                        _page("Refused logins", "lock", "axes.accessattempt"),
-                        _page("Logins", "login", "axes.accesslog"),
-                    ],
-                },
-            ],
+            "navigation": _navigation(),
         },
     }
+
+
+def _navigation() -> list[dict[str, Any]]:
+    home = {"title": "Home", "icon": "monitoring", "link": reverse_lazy("admin:index")}
+    return [
+        {"title": "Operations", "items": [home]},
+        {
+            "title": "Tasks",
+            "items": [
+                _page("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
+                _page("Tasks", "task", "tasks.task"),
+                _page("Paused queues", "pause_circle", "tasks.queuestate"),
+                _page("Workers", "engineering", "tasks.workerpresence"),
+                _page("Retry policies", "replay", "tasks.retrypolicy"),
+            ],
+        },
+        {
+            "title": "Ledger",
+            "items": [
+                _page("Requests", "receipt_long", "completions.ledgerentry"),
+                _page("Stored texts", "description", "completions.storedbody"),
+            ],
+        },
+        {
+            "title": "Access",
+            "items": [
+                _page("Projects", "folder", "access.project"),
+                _page("API keys", "key", "access.apikey"),
+                _page("Audit", "history", "access.auditentry"),
+            ],
+        },
+        {
+            "title": "Providers",
+            "items": [
+                _page("Providers", "dns", "providers.provider"),
+                _page("Model routes", "alt_route", "providers.modelroute"),
+            ],
+        },
+        {
+            "title": "Users",
+            "items": [
+                _page("Users", "person", "auth.user"),
+                _page("Groups", "group", "auth.group"),
+                _page("Refused logins", "lock", "axes.accessattempt"),
+                _page("Logins", "login", "axes.accesslog"),
+            ],
+        },
+    ]
 
 
 _TEAL = {

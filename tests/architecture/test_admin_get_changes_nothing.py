@@ -13,8 +13,10 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from apps.completions.models import LedgerEntry, StoredBody
+from apps.dead_letters.models import DeadLetter, FailureGroup
 from apps.providers import breaker_board, circuit_breaker
 from apps.providers.models import Upstream
+from apps.tasks.models import QueueState, RetryPolicy, Task, WorkerPresence
 from tests.conftest import MakeKey, MakeRoute
 
 LEFT_OUT = {"django_session"}  # a session's expiry may be written by looking
@@ -74,6 +76,18 @@ def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Up
     StoredBody.objects.create(
         request_id="r", project_id=key.project_id, created_at=now, expires_at=now + timedelta(days=1), request="{}"
     )
+    task = Task.objects.create(
+        project_id=key.project_id, api_key=key, kind="chat_completion", priority="low", queue="low",
+        next_attempt_at=now, state="dead", finished_at=now,
+    )  # fmt: skip
+    QueueState.objects.create(name="low", paused_at=now)
+    WorkerPresence.objects.create(id=task.pk, lock_key=1, host="h", pid=1, queues="low", slots=1, expires_at=now)
+    RetryPolicy.objects.create(kind="chat_completion", base=2)
+    group = FailureGroup.objects.create(fingerprint="f", kind="chat_completion", queue="low", code="c", message="m")
+    DeadLetter.objects.create(
+        task_id=task.pk, cycle=1, group=group, project_id=key.project_id, kind="chat_completion", queue="low",
+        code="c", attempts=1,
+    )  # fmt: skip
     Group.objects.create(name="viewers")
     AccessAttempt.objects.create(username="u", failures_since_start=1, user_agent="", http_accept="", path_info="")
     AccessLog.objects.create(username="u", user_agent="", http_accept="", path_info="")
@@ -97,7 +111,7 @@ def test_no_admin_address_changes_a_row_or_a_breaker_on_get(admin_client: Client
 
 def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: Upstream) -> None:
     urls = " ".join(admin_urls())
-    for action in ("rotate", "disable", "enable", "test", "reset-breaker", "reveal"):
+    for action in ("rotate", "disable", "enable", "test", "reset-breaker", "reveal", "cancel", "redrive", "discard"):
         assert f"/{action}/" in urls
 
 
