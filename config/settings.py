@@ -33,6 +33,8 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "axes",
+    "django_celery_results",
+    "django_celery_beat",
     "apps.core",
     "apps.access",
     "apps.providers",
@@ -135,6 +137,21 @@ STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "config" / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
+
+# Rings and chores (docs/decisions/0010-tasks.md). Sockets give up soon: a frozen Redis must not slow what rings it.
+CELERY_BROKER_URL = REDRIVE.broker_url or REDRIVE.redis_url
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_TIMEOUT = 0.5
+CELERY_BROKER_TRANSPORT_OPTIONS = {"ack_emulation": False, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_EXPIRES = 3600
+CELERY_TASK_ACKS_LATE = False
+CELERY_TASK_DEFAULT_QUEUE = "chores"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_TIMEZONE = "UTC"
 
 UNFOLD = unfold_theme()
 

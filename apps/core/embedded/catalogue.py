@@ -1,6 +1,6 @@
 """All that `up` can start, in the order of starting; stopping goes the other way. A new process is one entry here."""
 
-from apps.core.embedded import model, postgres, preparation, valkey, web
+from apps.core.embedded import model, postgres, preparation, tasks, valkey, web
 from apps.core.embedded.service import Entry, Service
 
 CATALOGUE: tuple[Entry, ...] = (
@@ -10,6 +10,10 @@ CATALOGUE: tuple[Entry, ...] = (
     preparation.PREPARE,
     web.SERVICE,
     preparation.API_KEY,
+    tasks.WORKER,
+    tasks.QUARANTINE,
+    tasks.CLOCK,
+    tasks.BEAT,
 )
 
 SERVICES: dict[str, Service] = {entry.name: entry for entry in CATALOGUE if isinstance(entry, Service)}
@@ -17,4 +21,5 @@ SERVICES: dict[str, Service] = {entry.name: entry for entry in CATALOGUE if isin
 
 def entries_of(names: frozenset[str]) -> list[Entry]:
     """The catalogue's entries that a run of these services consists of, in order."""
-    return [entry for entry in CATALOGUE if (entry.name if isinstance(entry, Service) else entry.needed_by) in names]
+    wanted = ({entry.name} if isinstance(entry, Service) else set(entry.needed_by) for entry in CATALOGUE)
+    return [entry for entry, any_of in zip(CATALOGUE, wanted, strict=True) if any_of & names]

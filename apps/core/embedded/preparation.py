@@ -60,5 +60,5 @@ async def _ask_prepare(run: Run, gate: Callable[[], Awaitable[None]], *, wants_a
     return answer
 
 
-PREPARE = Step(name=NAME, act=prepare, needed_by="web", after=("postgres", "valkey"))
-API_KEY = Step(name="api_key", act=check_api_key, needed_by="web", after=("web",))
+PREPARE = Step(name=NAME, act=prepare, needed_by=("web", "worker", "quarantine", "clock"), after=("postgres", "valkey"))
+API_KEY = Step(name="api_key", act=check_api_key, needed_by=("web",), after=("web",))

@@ -126,8 +126,8 @@ class Step:
     name: str
     act: Callable[[Run, Callable[[], Awaitable[None]]], Awaitable[None]]
     """Gets the run and a gate to await: it opens when everything in `after` is ready."""
-    needed_by: str
-    """The service without which the step is not done either."""
+    needed_by: tuple[str, ...]
+    """The services of which at least one must be part of the run for the step to be done."""
     after: tuple[str, ...] = ()
 
 

@@ -110,7 +110,7 @@ async def test_a_step_is_done_between_services(run):
         await gate()
         note(run, "step")
 
-    entries = [service("a"), Step("step", act, needed_by="b", after=("a",)), service("b", after=("step",))]
+    entries = [service("a"), Step("step", act, needed_by=("b",), after=("a",)), service("b", after=("step",))]
     started = Started(run, entries)
     await started.until_announced()
     await started.stop()
@@ -175,7 +175,7 @@ async def test_a_step_that_fails_stops_all(run, capsys):
         await gate()
         raise UpError("the reason")
 
-    started = Started(run, [service("a"), Step("step", act, needed_by="a", after=("a",))])
+    started = Started(run, [service("a"), Step("step", act, needed_by=("a",), after=("a",))])
     assert await asyncio.wait_for(started.task, DEADLINE) == 1
     assert "the reason" in capsys.readouterr().err
     assert events(run)[-1] == "stop-a"

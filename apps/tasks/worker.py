@@ -1,0 +1,62 @@
+"""Celery's way in: a step of its worker that runs the executor, and the task that a ring is.
+
+The executor has a thread and a loop of its own beside Celery's pool, which does chores; a ring costs it one
+call_soon_threadsafe. See docs.celeryq.dev, "Extensions and Bootsteps".
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+import uvloop
+from celery import bootsteps, current_app, shared_task
+from django.conf import settings
+
+from apps.tasks import states
+from apps.tasks.doorbell import WAKE
+from apps.tasks.executor import Executor
+
+log = structlog.get_logger(__name__)
+
+QUEUES = [name for name in states.QUEUES if name != states.QUARANTINE]
+_running: list[Executor] = []
+
+
+@shared_task(name=WAKE, ignore_result=True)
+def wake(queues: Sequence[str]) -> None:
+    """A ring: there is due work in these queues."""
+    for executor in _running:
+        executor.wake(queues)
+
+
+class ExecutorStep(bootsteps.StartStopStep):
+    """Starts the executor with the worker, and lets it hand back its work when the worker stops."""
+
+    requires = {"celery.worker.components:Pool"}
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.executor: Executor | None = None
+        self.thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:
+        """See bootsteps."""
+        self.executor = executor = Executor(QUEUES)
+        self.thread = threading.Thread(target=uvloop.run, args=[executor.run()], name="redrive-executor", daemon=True)
+        self.thread.start()
+        _running.append(executor)
+
+    def stop(self, parent: Any) -> None:
+        """See bootsteps."""
+        if self.executor is None or self.thread is None:
+            return
+        _running.remove(self.executor)
+        self.executor.stop()
+        self.thread.join(settings.REDRIVE.worker_grace + 25)
+        self.executor = None
+
+    terminate = stop
+
+
+current_app.steps["worker"].add(ExecutorStep)
