@@ -10,7 +10,9 @@ class DeadLettersConfig(AppConfig):
     def ready(self) -> None:
         from apps.dead_letters import intake, queries
         from apps.tasks import queries as task_queries
+        from apps.tasks import verify
         from apps.tasks.signals import tasks_died
 
+        verify.register(queries.ONE_LETTER_OF_EACH_DEATH)
         tasks_died.connect(intake.receive, dispatch_uid="dead_letters.intake")
         task_queries.register_part("dead_letter", queries.of_tasks)

@@ -7,6 +7,17 @@ from uuid import UUID
 from apps.dead_letters.models import DeadLetter
 from apps.tasks import states as task_states
 from apps.tasks.models import Task
+from apps.tasks.verify import Invariant
+
+ONE_LETTER_OF_EACH_DEATH = Invariant(
+    "I5",
+    "a task is dead exactly if there is a letter of its cycle that was not redriven",
+    """
+    SELECT t.id::text FROM tasks_task t LEFT JOIN dead_letters_deadletter l
+      ON l.task_id = t.id AND l.cycle = t.cycle AND l.state <> 'redriven'
+    WHERE (t.state = 'dead') <> (l.id IS NOT NULL)
+    """,
+)
 
 
 def of_tasks(tasks: Sequence[Task]) -> dict[UUID, Any]:
