@@ -153,28 +153,30 @@ class Soak:
             "SELECT count(*) FROM (SELECT task_id FROM tasks_taskattempt WHERE outcome = 'succeeded' "
             "GROUP BY task_id HAVING count(*) > 1) d"
         )[0][0]
-        again = sorted(
-            float(row[0])
-            for row in self.query(
-                "SELECT extract(epoch FROM b.started_at - a.finished_at) + extract(epoch FROM a.finished_at) FROM "
-                "tasks_taskattempt a JOIN tasks_taskattempt b ON b.task_id = a.task_id AND b.number = a.number + 1 "
-                "WHERE a.outcome = 'worker_lost'"
-            )
-        )
-        recoveries = sorted(at - max((k for k in self.killed_at if k <= at), default=at) for at in again)
+        taken = self._since_kills("finished_at", "a")
+        again = self._since_kills("started_at", "b")
         return {
             "sent": self.args.tasks,
             "accepted": len(self.accepted),
             "refused": self.refused,
             "kills": len(self.killed_at),
-            "attempts lost with a worker": len(recoveries),
+            "attempts lost with a worker": len(taken),
             "states": states,
             "lost": len(set(self.accepted) - final),
             "succeeded twice": doubled,
-            "begun again after a kill, median s": round(recoveries[len(recoveries) // 2], 2) if recoveries else None,
-            "begun again after a kill, longest s": round(recoveries[-1], 2) if recoveries else None,
+            "kill to taken from the dead worker, s": spread(taken),
+            "kill to begun again, delay of the retry included, s": spread(again),
             "tail s": round(tail, 1),
         }
+
+    def _since_kills(self, column: str, of: str) -> list[float]:
+        """Seconds from the last kill before it to a time of each lost attempt (a), or of the one after it (b)."""
+        rows = self.query(
+            f"SELECT extract(epoch FROM {of}.{column}) FROM tasks_taskattempt a JOIN tasks_taskattempt b "
+            "ON b.task_id = a.task_id AND b.number = a.number + 1 WHERE a.outcome = 'worker_lost'"
+        )
+        times = [float(row[0]) for row in rows]
+        return sorted(at - max((kill for kill in self.killed_at if kill <= at), default=at) for at in times)
 
     def stop(self) -> None:
         """End what was started."""
@@ -183,6 +185,13 @@ class Soak:
                 child.send_signal(signal.SIGTERM)
         for child in (*getattr(self, "workers", ()), self.up, *self.children):
             child.wait(60)
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median and longest."""
+    if not seconds:
+        return {}
+    return {"median": round(seconds[len(seconds) // 2], 2), "longest": round(seconds[-1], 2)}
 
 
 async def run(soak: Soak) -> float:

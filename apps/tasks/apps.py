@@ -16,6 +16,6 @@ class TasksConfig(AppConfig):
         kinds.register(chat_completion.KIND)
         kinds.register(embeddings.KIND)
         clock.register("ring", 1.0, sweep.ring_due)
-        clock.register("reap", 1.0, reap.reap)
+        clock.register("reap", 0.5, reap.reap)
         clock.register("expire", 1.0, expire.expire)
         clock.record_beats(sweep.record_beat)
