@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -142,7 +143,7 @@ def _steps(project_id: UUID, task_id: UUID, after: Place) -> tuple[Glimpse, list
         .defer("traceback")
     )
     steps = [_Step((0, 0), _state(states.PENDING, 0, task.created_at))]
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
+    for row, following in zip_longest(rows, rows[1:]):
         steps.append(_Step((row.number, 0), _state(states.RUNNING, row.number, row.started_at)))
         steps.append(_Step((row.number, ENDED), _end(task, row, following), log=True))
     if task.state == states.RUNNING:
