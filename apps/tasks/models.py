@@ -30,6 +30,7 @@ class Task(models.Model):
     queue = models.CharField(max_length=16)
     next_attempt_at = models.DateTimeField()
     deadline = models.DateTimeField(null=True)
+    allowed = models.FloatField(null=True, help_text="Seconds from the accept, or a redrive, to the deadline.")
     cancel_requested = models.BooleanField(default=False)
 
     # The lease of the running attempt.
@@ -82,6 +83,10 @@ class Task(models.Model):
                 name="task_is_final_exactly_with_an_end",
                 condition=Q(state__in=states.FINAL, finished_at__isnull=False)
                 | (Q(state__in=states.UNFINISHED) & Q(finished_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="task_that_shall_be_cancelled_runs_or_is_final",
+                condition=Q(cancel_requested=False) | Q(state__in=(states.RUNNING, *states.FINAL)),
             ),
             models.UniqueConstraint(
                 name="task_item_of_a_parent_once",
