@@ -177,11 +177,11 @@ class QueueState(models.Model):
 class WorkerPresence(models.Model):
     """A worker's lease on all its attempts: without renewal they are taken from it at `expires_at`.
 
-    `lock_key` names the advisory lock that its session holds: a free lock tells of a killed worker at once.
+    `lock_key` names the advisory lock that its session holds, if it does: a free one tells of a killed worker at once.
     """
 
     id = models.UUIDField(primary_key=True)
-    lock_key = models.IntegerField()
+    lock_key = models.IntegerField(null=True)
     host = models.CharField(max_length=255)
     pid = models.IntegerField()
     queues = models.CharField(max_length=255)

@@ -16,7 +16,7 @@ Outcome = TaskAttempt.Outcome
 UNKNOWN_FOR = 30.0  # seconds after which a running row that its worker does not know is handed back
 
 _UNKNOWN = """
-SELECT id, token, attempt, cycle, worker, request_id, attempt_started_at FROM tasks_task
+SELECT id, kind, token, attempt, cycle, worker, request_id, attempt_started_at FROM tasks_task
 WHERE worker = %(worker)s AND state = 'running' AND NOT id = ANY(%(known)s)
   AND attempt_started_at < now() - make_interval(secs => %(age)s)
 """
@@ -44,7 +44,7 @@ def hand_back(worker: UUID, *, known: Collection[UUID], age: float = UNKNOWN_FOR
     """Give back the rows that the worker does not know (a claim whose answer was lost); how many."""
     with connection.cursor() as cursor:
         cursor.execute(_UNKNOWN, {"worker": worker, "known": list(known), "age": age})
-        names = ("task_id", "token", "number", "cycle", "worker", "request_id", "started_at")
+        names = ("task_id", "kind", "token", "number", "cycle", "worker", "request_id", "started_at")
         endings = [
             Ending(**dict(zip(names, row, strict=True)), decision=Decision(states.RETRYING, Outcome.HANDED_BACK))
             for row in cursor.fetchall()

@@ -26,7 +26,7 @@ _FORGET_WORKERS = """
 DELETE FROM tasks_workerpresence p
 WHERE pg_postmaster_start_time() + make_interval(secs => 2 * %(ttl)s) < now() AND (
   p.expires_at < now()
-  OR (p.beat_at < now() - interval '1 second' AND NOT EXISTS (
+  OR (p.lock_key IS NOT NULL AND p.beat_at < now() - interval '1 second' AND NOT EXISTS (
     SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(lock_class)s
       AND l.objid = p.lock_key::oid AND l.objsubid = 2 AND l.granted)))
 RETURNING p.id
@@ -64,6 +64,7 @@ def _ending(
 ) -> Ending:  # fmt: skip
     return Ending(
         task_id=task_id,
+        kind=kind,
         token=token,
         number=attempt,
         cycle=cycle,
