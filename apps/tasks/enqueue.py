@@ -81,7 +81,7 @@ def ring_after_commit(queues: Iterable[str]) -> None:
 
 @functools.cache
 def _batch() -> "Batch[NewTask, Accepted | Exception]":
-    return Batch(_write, name="enqueue", backlog=BACKLOG)
+    return Batch(_write, name="enqueue", backlog=BACKLOG, size=lambda task: len(task.args))
 
 
 def _write(tasks: list[NewTask]) -> list[Accepted | Exception]:

@@ -52,7 +52,9 @@ class Executor:
         self._attempts: dict[UUID, tuple[Run, asyncio.Task[None]]] = {}
         self._cancelled: set[UUID] = set()
         self._turned = time.monotonic()
-        self._finishes: Batch[Ending, str | None] = Batch(finish, name="finish", poisoned=self._finish_poisoned)
+        self._finishes: Batch[Ending, str | None] = Batch(
+            finish, name="finish", poisoned=self._finish_poisoned, size=lambda ending: len(ending.result or "")
+        )
         self.presence = Presence(
             self.worker,
             self.queues,

@@ -70,6 +70,11 @@ class Task(models.Model):
                 name="task_unfinished_child",
                 condition=Q(parent_id__isnull=False, finished_at__isnull=True),
             ),
+            models.Index(
+                fields=["project", "-id"],
+                name="task_given_up",
+                condition=Q(state__in=(states.DEAD, states.CANCELLED)),
+            ),
             models.Index(fields=["finished_at"], name="task_finished", condition=Q(state__in=states.FINAL)),
         ]
         constraints = [

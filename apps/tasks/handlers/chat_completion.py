@@ -3,7 +3,7 @@
 from typing import Any
 
 from apps.access.authentication import Caller, caller_of
-from apps.completions import chat
+from apps.completions import chat, spending
 from apps.completions.assembly import Assembly
 from apps.completions.schemas.chat import ChatRequest, StreamOptions
 from apps.core.errors import InvalidApiKey
@@ -12,6 +12,11 @@ from apps.tasks.handlers.terms import of_task
 from apps.tasks.kinds import Kind
 
 Json = dict[str, Any]
+
+
+async def check(caller: Caller, args: ChatRequest) -> None:
+    """Refuse what a live call would refuse before it calls."""
+    chat.check(args, await spending.find_route(caller, args.model))
 
 
 async def handle(run: Run, args: ChatRequest) -> Json:
@@ -61,4 +66,4 @@ def _result(response: Json, run: Run) -> Json:
     }
 
 
-KIND = Kind("chat_completion", ChatRequest, handle, public=True)
+KIND = Kind("chat_completion", ChatRequest, handle, public=True, check=check)
