@@ -19,7 +19,7 @@ import structlog
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 
-from apps.access import admission
+from apps.access import admission, replays
 from apps.completions import ledger, spending
 from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
@@ -104,6 +104,7 @@ class Application:
             self._watcher.cancel()
         await spending.finish_settling()
         await asyncio.to_thread(ledger.batch().flush, 5.0)
+        await asyncio.to_thread(replays.settlements().flush, 5.0)
         await http.close()
 
 

@@ -1,11 +1,21 @@
-"""What every way in reads of a request about its caller."""
+"""What every way in reads of a request about its caller, and what it does about an Idempotency-Key."""
 
-from django.http import HttpRequest
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from apps.access import admission, idempotency, replays
 from apps.access.authentication import Caller
+from apps.access.idempotency import Replay
 from apps.core.errors import InvalidRequest
 
 MAX_END_USER = 256
+
+View = Callable[[HttpRequest, Any], Awaitable[HttpResponseBase]]  # (the request, its body)
 
 
 def caller_of(request: HttpRequest) -> Caller:
@@ -24,3 +34,40 @@ def end_user_of(request: HttpRequest) -> str:
     if len(end_user) > MAX_END_USER or not end_user.isprintable():
         raise InvalidRequest(f"X-User-ID may have {MAX_END_USER} printable characters.", param="X-User-ID")
     return end_user
+
+
+def once(view: View) -> View:
+    """A live route that obeys Idempotency-Key: the first request with a key runs, its repetitions get its reply."""
+
+    @functools.wraps(view)
+    async def enter(request: HttpRequest, payload: Any) -> HttpResponseBase:
+        header = request.META.get("HTTP_IDEMPOTENCY_KEY")
+        if header is None:
+            return await view(request, payload)
+        return await _once(view, request, payload, header)
+
+    return enter
+
+
+async def _once(view: View, request: HttpRequest, payload: Any, header: str) -> HttpResponseBase:
+    caller = caller_of(request)
+    claim = idempotency.claim(caller.project_id, request.path[:64], header, request.body)
+    assert claim is not None
+    if getattr(payload, "stream", False):
+        raise InvalidRequest("A stream cannot be replayed: send no key, or no `stream`.", param="Idempotency-Key")
+    begun = await replays.begin(claim)
+    if isinstance(begun, Replay):
+        # It spends nothing, but it is a request.
+        await admission.admit(caller, tokens=0, nusd=0, end_user=end_user_of(request), which=admission.AT_ACCEPT)
+        return HttpResponse(begun.body, content_type="application/json", headers={"Idempotent-Replayed": "true"})
+    try:
+        response = await view(request, payload)
+    except asyncio.CancelledError:
+        replays.let_go(begun)
+        raise
+    except BaseException:
+        await replays.settle(begun, None)
+        raise
+    assert isinstance(response, HttpResponse)
+    await replays.settle(begun, response.content)
+    return response

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router
 
-from apps.access.way_in import caller_of, end_user_of
+from apps.access.way_in import caller_of, end_user_of, once
 from apps.completions import chat, embeddings, sse
 from apps.completions.schemas.chat import ChatRequest
 from apps.completions.schemas.embeddings import EmbeddingsRequest
@@ -22,6 +22,7 @@ router = Router()
 @router.post(
     "/chat/completions", response=ChatCompletion, tags=["Chat"], operation_id="create_chat_completion", by_alias=True
 )
+@once
 async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> HttpResponseBase:
     """Answer a conversation. With `stream: true` the reply is server-sent events that end with `data: [DONE]`."""
     if not payload.stream:
@@ -37,6 +38,7 @@ async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> 
 
 
 @router.post("/embeddings", response=Embeddings, tags=["Embeddings"], operation_id="create_embedding")
+@once
 async def create_embedding(request: HttpRequest, payload: EmbeddingsRequest) -> HttpResponseBase:
     """Turn texts into vectors."""
     return _json(await embeddings.create(caller_of(request), payload, end_user=end_user_of(request)))
