@@ -1,21 +1,20 @@
 """What every way in reads of a request about its caller, and what it does about an Idempotency-Key."""
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
 
 from apps.access import admission, idempotency, replays
 from apps.access.authentication import Caller
 from apps.access.idempotency import Replay
+from apps.core import json_codec
 from apps.core.errors import InvalidRequest
 
 MAX_END_USER = 256
 
-View = Callable[[HttpRequest, Any], Awaitable[HttpResponseBase]]  # (the request, its body)
+Create = Callable[..., Awaitable[Any]]  # (the caller, the request's body, end_user=) -> the reply's object
 
 
 def caller_of(request: HttpRequest) -> Caller:
@@ -36,21 +35,13 @@ def end_user_of(request: HttpRequest) -> str:
     return end_user
 
 
-def once(view: View) -> View:
-    """A live route that obeys Idempotency-Key: the first request with a key runs, its repetitions get its reply."""
+async def once(request: HttpRequest, payload: Any, create: Create) -> HttpResponse:
+    """The answer to a live call with an Idempotency-Key: the first runs, its repetitions are given its reply.
 
-    @functools.wraps(view)
-    async def enter(request: HttpRequest, payload: Any) -> HttpResponseBase:
-        header = request.META.get("HTTP_IDEMPOTENCY_KEY")
-        if header is None:
-            return await view(request, payload)
-        return await _once(view, request, payload, header)
-
-    return enter
-
-
-async def _once(view: View, request: HttpRequest, payload: Any, header: str) -> HttpResponseBase:
-    caller = caller_of(request)
+    Raises InvalidRequest, IdempotencyInProgress, IdempotencyKeyReused, ServiceUnavailable, and what `create` raises.
+    """
+    caller, end_user = caller_of(request), end_user_of(request)
+    header = request.META["HTTP_IDEMPOTENCY_KEY"]
     claim = idempotency.claim(caller.project_id, request.path[:64], header, request.body)
     assert claim is not None
     if getattr(payload, "stream", False):
@@ -58,16 +49,15 @@ async def _once(view: View, request: HttpRequest, payload: Any, header: str) -> 
     begun = await replays.begin(claim)
     if isinstance(begun, Replay):
         # It spends nothing, but it is a request.
-        await admission.admit(caller, tokens=0, nusd=0, end_user=end_user_of(request), which=admission.AT_ACCEPT)
+        await admission.admit(caller, tokens=0, nusd=0, end_user=end_user, which=admission.AT_ACCEPT)
         return HttpResponse(begun.body, content_type="application/json", headers={"Idempotent-Replayed": "true"})
     try:
-        response = await view(request, payload)
+        body = json_codec.dumps(await create(caller, payload, end_user=end_user))
     except asyncio.CancelledError:
         replays.let_go(begun)
         raise
     except BaseException:
         await replays.settle(begun, None)
         raise
-    assert isinstance(response, HttpResponse)
-    await replays.settle(begun, response.content)
-    return response
+    await replays.settle(begun, body)
+    return HttpResponse(body, content_type="application/json")

@@ -22,9 +22,10 @@ router = Router()
 @router.post(
     "/chat/completions", response=ChatCompletion, tags=["Chat"], operation_id="create_chat_completion", by_alias=True
 )
-@once
 async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> HttpResponseBase:
     """Answer a conversation. With `stream: true` the reply is server-sent events that end with `data: [DONE]`."""
+    if "HTTP_IDEMPOTENCY_KEY" in request.META:
+        return await once(request, payload, chat.create)
     if not payload.stream:
         return _json(await chat.create(caller_of(request), payload, end_user=end_user_of(request)))
     stream = await chat.open_stream(caller_of(request), payload, end_user=end_user_of(request))
@@ -38,9 +39,10 @@ async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> 
 
 
 @router.post("/embeddings", response=Embeddings, tags=["Embeddings"], operation_id="create_embedding")
-@once
 async def create_embedding(request: HttpRequest, payload: EmbeddingsRequest) -> HttpResponseBase:
     """Turn texts into vectors."""
+    if "HTTP_IDEMPOTENCY_KEY" in request.META:
+        return await once(request, payload, embeddings.create)
     return _json(await embeddings.create(caller_of(request), payload, end_user=end_user_of(request)))
 
 
