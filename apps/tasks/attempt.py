@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from apps.completions.ledger import Entry
 from apps.core import errors, json_codec
+from apps.core.database import LOST_CONNECTION
 from apps.tasks import kinds, policies, retry_policy, states
 from apps.tasks.errors import ResultNotStorable
 from apps.tasks.lifecycle.claim import Claimed
@@ -39,7 +40,7 @@ class Run:
 
     def book(self, entry: Entry) -> None:
         """Keep the entry of one upstream request for the ledger."""
-        self.entries.append(entry)
+        self.entries.append(entry._replace(task_id=self.task.id, task_attempt=self.task.attempt))
 
     @property
     def upstream(self) -> str:
@@ -84,6 +85,10 @@ async def perform(run: Run) -> Ending:
 
 def _failed(run: Run, error: Exception, policy: kinds.Policy) -> Ending:
     task = run.task
+    if isinstance(error, LOST_CONNECTION):
+        # Postgres is away, or has cut us off: the handler is not to blame.
+        log.warning("handler_without_database", exc_info=error)
+        error = errors.ServiceUnavailable("The database did not answer.")
     history = History(task.attempt, task.charged_failures, task.worker_losses, task.parked_for)
     decision = retry_policy.decide(error, history, policy)
     ending = ending_of(run, decision)

@@ -8,7 +8,7 @@ from apps.completions.schemas.chat import ChatRequest
 from apps.core.errors import InvalidApiKey
 from apps.tasks.attempt import Run
 from apps.tasks.handlers.terms import of_task
-from apps.tasks.kinds import Kind
+from apps.tasks.kinds import Call, Kind
 
 Json = dict[str, Any]
 
@@ -35,4 +35,9 @@ async def handle(run: Run, args: ChatRequest) -> Json:
     }
 
 
-KIND = Kind("chat_completion", ChatRequest, handle, public=True)
+def call(args: ChatRequest) -> Call:
+    """What an attempt asks of its upstream."""
+    return Call(chat.OPERATION, args.model, max(1, args.characters() // 4))
+
+
+KIND = Kind("chat_completion", ChatRequest, handle, public=True, call=call)

@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 
 _MOVE = """
 WITH f AS (
-  SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::text[],
-                       %s::text[])
-    AS f(id, token, state, delay, charged, parked, error, fingerprint)),
+  SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::bool[],
+                       %s::text[], %s::text[])
+    AS f(id, token, state, delay, charged, parked, frozen, error, fingerprint)),
  meant AS (
   SELECT f.*, CASE WHEN f.state = 'retrying' AND f.charged > 0
                     AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint)
@@ -32,7 +32,8 @@ UPDATE tasks_task t SET
   next_attempt_at = CASE WHEN b.becomes = 'retrying' THEN now() + make_interval(secs => m.delay)
                     ELSE t.next_attempt_at END,
   charged_failures = t.charged_failures + m.charged,
-  parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now()) END,
+  parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now())
+                 WHEN m.frozen THEN t.parked_since + make_interval(secs => m.delay) END,
   finished_at = CASE WHEN b.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
   error = CASE WHEN b.becomes = 'dead' THEN m.error ELSE '' END
 FROM meant m CROSS JOIN LATERAL (
@@ -116,6 +117,7 @@ def _move(endings: Sequence[Ending]) -> dict[UUID, _Moved]:
                 [decision.delay for decision in decisions],
                 [int(decision.charged) for decision in decisions],
                 [decision.parked for decision in decisions],
+                [decision.frozen for decision in decisions],
                 [error_of(ending) for ending in endings],
                 [ending.failure.fingerprint if ending.failure else "" for ending in endings],
             ],

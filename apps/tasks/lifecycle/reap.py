@@ -1,16 +1,23 @@
 """Moves running -> retrying or dead, for attempts whose worker is gone or whose time is over.
 
+A lost attempt may have called its upstream: it is booked with its estimated input, so that no money is forgotten.
+
 A worker is gone when its presence has expired, or when its advisory lock is free (a session that ended) and it has not
 renewed for a second. Right after Postgres' own start nobody is reaped: the workers must get back to it first.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
+from apps.completions import lost_calls
+from apps.completions.ledger import Entry
+from apps.completions.lost_calls import LostCall
 from apps.core import json_codec
 from apps.tasks import fingerprint, kinds, retry_policy, states
 from apps.tasks.errors import UnknownKind, WorkerLost
@@ -34,8 +41,9 @@ WHERE pg_postmaster_start_time() + make_interval(secs => 2 * %(ttl)s) < now() AN
 RETURNING p.id
 """
 _LOST = """
-SELECT id, token, attempt, cycle, worker, attempt_started_at, kind, queue, project_id, api_key_id, worker_losses,
-  callback_url, parent_id, request_id, cancel_requested, worker_alive
+SELECT id, token, attempt, cycle, worker, attempt_started_at, kind, schema_version, queue, project_id, api_key_id,
+  worker_losses, callback_url, parent_id, request_id, end_user, cancel_requested, worker_alive,
+  extract(epoch FROM now() - attempt_started_at)::float8 AS seconds
 FROM (
   SELECT t.*, EXISTS (SELECT 1 FROM tasks_workerpresence p WHERE p.id = t.worker) AS worker_alive
   FROM tasks_task t WHERE t.state = 'running') running
@@ -60,7 +68,13 @@ RETURNING t.id
 _ATTEMPT = """
 INSERT INTO tasks_taskattempt (task_id, number, cycle, token, worker, started_at, finished_at, outcome, charged,
   error_code, error_status, error_message, fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd)
-VALUES (%s, %s, %s, %s, %s, %s, now(), %s, false, %s, %s, %s, %s, '', '', 0, 0, 0)
+VALUES (%s, %s, %s, %s, %s, %s, now(), %s, false, %s, %s, %s, %s, '', '', %s, 0, %s)
+"""
+
+
+_PAYLOADS = """
+SELECT DISTINCT ON (task_id) task_id, body FROM tasks_taskpayload WHERE task_id = ANY(%s)
+ORDER BY task_id, revision DESC
 """
 
 
@@ -79,7 +93,8 @@ def reap() -> int:
         cursor.execute(_TAKE, [list(column) for column in zip(*(one.move() for one in lost), strict=True)])
         taken = {row[0] for row in cursor.fetchall()}
         won = [one for one in lost if one.task_id in taken]
-        cursor.executemany(_ATTEMPT, [one.attempt() for one in won])
+        booked = _book(won)
+        cursor.executemany(_ATTEMPT, [one.attempt(booked.get(one.task_id)) for one in won])
     _tell(won)
     log.warning("attempts_reaped", tasks=len(won), workers=len(gone))
     return len(won)
@@ -116,13 +131,25 @@ class _Lost:
         error = json_codec.ascii_dumps(self.inner()) if self.state == states.DEAD else ""
         return (self.task_id, self.row["token"], self.state, self.queue or "", self.delay, error)
 
-    def attempt(self) -> tuple[Any, ...]:
+    def call(self, payload: str) -> LostCall | None:
+        """What its upstream may have done; None for a kind that calls none, and for a task that no key pays for."""
+        row = self.row
+        found = _call(row["kind"], row["schema_version"], payload)
+        if found is None or row["api_key_id"] is None:
+            return None
+        return LostCall(
+            row["project_id"], row["api_key_id"], row["request_id"], row["end_user"], found.operation, found.model,
+            found.input_tokens, row["seconds"], self.task_id, row["attempt"],
+        )  # fmt: skip
+
+    def attempt(self, entry: Entry | None) -> tuple[Any, ...]:
         """The values of _ATTEMPT."""
         row = self.row
         outcome = TaskAttempt.Outcome.WORKER_LOST
         return (
             self.task_id, row["attempt"], row["cycle"], row["token"], row["worker"], row["attempt_started_at"],
             outcome, self.error.code, None, self.error.message, self.fingerprint,
+            entry.input_tokens if entry else 0, entry.cost_nusd if entry else 0,
         )  # fmt: skip
 
 
@@ -131,6 +158,28 @@ def _is_idempotent(kind: str) -> bool:
         return kinds.find(kind).idempotent
     except UnknownKind:
         return True  # its next attempt says so
+
+
+def _book(won: "Sequence[_Lost]") -> dict[UUID, Entry]:
+    """The ledger's rows of the calls that may have been made, by task."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PAYLOADS, [[one.task_id for one in won if one.row["kind"] in kinds.calling()]])
+        payloads = dict(cursor.fetchall())
+    calls = [one.call(payloads.get(one.task_id, "")) for one in won]
+    return {entry.task_id: entry for entry in lost_calls.book([call for call in calls if call]) if entry.task_id}
+
+
+def _call(name: str, version: int, payload: str) -> kinds.Call | None:
+    try:
+        kind = kinds.find(name)
+    except UnknownKind:
+        return None
+    if kind.call is None:
+        return None
+    try:
+        return kind.call(kind.args.model_validate(kinds.upcast(kind, version, json.loads(payload))))
+    except (ValueError, TypeError, UnknownKind):
+        return kinds.Call(name[:32], "", 0)  # such arguments reach no upstream; the row says that they were looked at
 
 
 def _tell(won: Sequence[_Lost]) -> None:
