@@ -19,7 +19,7 @@ import structlog
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 
-from apps.access import admission
+from apps.access import admission, replays
 from apps.completions import spending
 from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
@@ -102,6 +102,7 @@ class Application:
         if self._watcher is not None:
             self._watcher.cancel()
         await spending.shut_down()
+        await asyncio.to_thread(replays.settlements().flush, 5.0)
 
 
 application = Application()

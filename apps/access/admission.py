@@ -7,19 +7,23 @@ decides. With Redis away, request and token limits and slots fail open (REDRIVE_
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import structlog
 from django.conf import settings
+from django.db import transaction
+from redis.exceptions import RedisError
 
 from apps.access.authentication import Caller, Limits
+from apps.access.errors import LimitsUnknown
 from apps.core import errors, ids, request_context
 from apps.core.database import in_db
-from apps.core.redis import RedisAway, Script, pipe
+from apps.core.redis import RedisAway, Script, client, pipe
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +107,7 @@ AT_ATTEMPT = "tcb"
 async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "", which: str = ALL_CHECKS) -> Admission:
     """Admit one request that may use `tokens` tokens and cost `nusd` nano-USD, or raise. which: kinds of checks.
 
-    Raises RateLimitExceeded (429), BudgetExceeded (402), ServiceUnavailable (a budget cannot be checked).
+    Raises RateLimitExceeded (429), BudgetExceeded (402), LimitsUnknown (503).
     Sets the reply's x-ratelimit-* headers either way.
     """
     checks = checks_for(caller, end_user)
@@ -127,6 +131,20 @@ async def admit(caller: Caller, *, tokens: int, nusd: int, end_user: str = "", w
     if answer[0] == b"ok":
         return admission
     raise _refusal(checks[answer[1] - 1], never=answer[0] == b"never", retry_after=answer[2] / 1000)
+
+
+def recount(owners: Iterable[tuple[UUID, UUID]]) -> None:
+    """Have the budgets of (project, key) counted from the ledger again, for rows that no admission settles, once the
+    caller's transaction stands."""
+    scopes = [(project, pair) for project, key in owners for pair in (("project", project), ("key", key))]
+    transaction.on_commit(partial(_forget, {f"{_base(project, *pair)}:b" for project, pair in scopes}))
+
+
+def _forget(budgets: set[str]) -> None:
+    try:
+        client().delete(*budgets)
+    except RedisError as error:
+        log.warning("budgets_not_recounted", error=type(error).__name__)
 
 
 async def look(caller: Caller) -> None:
@@ -160,13 +178,17 @@ def _make_checks(caller: Caller, end_user: str) -> list[_Check]:
         ("key", caller.key_id, caller.key_limits),
         ("project", caller.project_id, caller.project_limits),
     ):
-        base = f"rd:{{{caller.project_id.hex}}}:{scope}:{scope_id.hex}"
+        base = _base(caller.project_id, scope, scope_id)
         for kind, limit in _set_limits(limits):
             checks.append(_Check(kind, f"{base}:{kind}", limit, scope, scope_id))
         if end_user and limits.end_user_requests_per_minute:
             bucket = zlib.crc32(end_user.encode("utf-8", "replace")) % END_USER_BUCKETS
             checks.append(_Check("r", f"{base}:u:{bucket}", limits.end_user_requests_per_minute, "end user", scope_id))
     return checks
+
+
+def _base(project_id: UUID, scope: str, scope_id: UUID) -> str:
+    return f"rd:{{{project_id.hex}}}:{scope}:{scope_id.hex}"
 
 
 def _set_limits(limits: Limits) -> list[tuple[str, int]]:
@@ -224,9 +246,9 @@ async def _load_budget(check: _Check) -> None:
 
 def _without_redis(admission: Admission) -> Admission:
     if any(check.kind == "b" for check in admission.checks):
-        raise errors.ServiceUnavailable("The budget cannot be checked right now.")
+        raise LimitsUnknown("The budget cannot be checked right now.")
     if not settings.REDRIVE.limits_fail_open:
-        raise errors.ServiceUnavailable("The limits cannot be checked right now.")
+        raise LimitsUnknown()
     admission.settled = True
     return admission
 

@@ -123,7 +123,8 @@ def find(digest: str) -> Caller | None:
 
 
 async def caller_of(key_id: UUID) -> Caller:
-    """The caller of a key whose work was accepted before, be it disabled or expired since. Raises InvalidApiKey."""
+    """The caller of a key whose work was accepted before, be it rotated or expired since. Raises InvalidApiKey for one
+    that is disabled or deleted: nothing more is spent in its name."""
     known = _by_id.get(key_id)
     if known is None or known.generation != _generation:
         generation = _generation
@@ -146,6 +147,8 @@ def _find_by_id(key_id: UUID) -> Caller:
     key = ApiKey.objects.select_related("project", "limit", "project__limit").filter(pk=key_id).first()
     if key is None:
         raise errors.InvalidApiKey("The API key of this work was deleted.")
+    if key.disabled_at is not None:
+        raise errors.InvalidApiKey("The API key of this work is disabled.")
     return _caller(key, [])
 
 

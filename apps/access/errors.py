@@ -1,6 +1,12 @@
-"""The errors of Idempotency-Key, as leaves of the tree in core/errors.py."""
+"""The errors of access, as leaves of the tree in core/errors.py."""
 
-from apps.core.errors import Conflict, InvalidRequest
+from apps.core.errors import Conflict, InvalidRequest, ServiceUnavailable
+
+
+class LimitsUnknown(ServiceUnavailable):
+    """Redis is away: whether this may be spent cannot be told. No fault of the caller, nor of the upstream."""
+
+    default_message = "The limits cannot be checked right now."
 
 
 class IdempotencyKeyReused(InvalidRequest):

@@ -146,9 +146,19 @@ class IdempotencyRecord(models.Model):
     key = models.CharField(max_length=255)
     digest = models.CharField(max_length=64, help_text="SHA-256 of the request's body.")
     task_id = models.UUIDField(null=True)
-    lease_until = models.DateTimeField(null=True, help_text="Of a live call that still runs.")
+    lease = models.UUIDField(null=True, help_text="Of a live call that still runs: who may end it.")
+    lease_until = models.DateTimeField(null=True, help_text="After this another request may take the key over.")
     reply = EncryptedTextField(blank=True, help_text="The body of a live call's reply.")
     created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="idempotency_lease_has_an_end",
+                condition=Q(lease__isnull=True, lease_until__isnull=True)
+                | Q(lease__isnull=False, lease_until__isnull=False),
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.route} {self.key}"

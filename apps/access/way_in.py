@@ -1,11 +1,20 @@
-"""What every way in reads of a request about its caller."""
+"""What every way in reads of a request about its caller, and what it does about an Idempotency-Key."""
 
-from django.http import HttpRequest
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+
+from apps.access import admission, idempotency, replays
 from apps.access.authentication import Caller
+from apps.access.idempotency import Replay
+from apps.core import json_codec
 from apps.core.errors import InvalidRequest
 
 MAX_END_USER = 256
+
+Create = Callable[..., Awaitable[Any]]  # (the caller, the request's body, end_user=) -> the reply's object
 
 
 def caller_of(request: HttpRequest) -> Caller:
@@ -24,3 +33,31 @@ def end_user_of(request: HttpRequest) -> str:
     if len(end_user) > MAX_END_USER or not end_user.isprintable():
         raise InvalidRequest(f"X-User-ID may have {MAX_END_USER} printable characters.", param="X-User-ID")
     return end_user
+
+
+async def once(request: HttpRequest, payload: Any, create: Create) -> HttpResponse:
+    """The answer to a live call with an Idempotency-Key: the first runs, its repetitions are given its reply.
+
+    Raises InvalidRequest, IdempotencyInProgress, IdempotencyKeyReused, ServiceUnavailable, and what `create` raises.
+    """
+    caller, end_user = caller_of(request), end_user_of(request)
+    header = request.META["HTTP_IDEMPOTENCY_KEY"]
+    claim = idempotency.claim(caller.project_id, request.path[:64], header, request.body)
+    assert claim is not None
+    if getattr(payload, "stream", False):
+        raise InvalidRequest("A stream cannot be replayed: send no key, or no `stream`.", param="Idempotency-Key")
+    begun = await replays.begin(claim)
+    if isinstance(begun, Replay):
+        # It spends nothing, but it is a request.
+        await admission.admit(caller, tokens=0, nusd=0, end_user=end_user, which=admission.AT_ACCEPT)
+        return HttpResponse(begun.body, content_type="application/json", headers={"Idempotent-Replayed": "true"})
+    try:
+        body = json_codec.dumps(await create(caller, payload, end_user=end_user))
+    except asyncio.CancelledError:
+        replays.let_go(begun)
+        raise
+    except BaseException:
+        await replays.settle(begun, None)
+        raise
+    await replays.settle(begun, body)
+    return HttpResponse(body, content_type="application/json")

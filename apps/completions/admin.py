@@ -72,7 +72,7 @@ class LedgerEntryAdmin(KeysetModelAdmin):
     search_help_text = "A whole request id (x-request-id)"
     fieldsets = (
         (None, {"fields": ("created_at", "request_id", "project_name", "key_name", "end_user")}),
-        ("Request", {"fields": ("operation", "model", "stream", "attempt")}),
+        ("Request", {"fields": ("operation", "model", "stream", "attempt", "task_id", "task_attempt")}),
         (
             "Answer",
             {

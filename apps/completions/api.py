@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router
 
-from apps.access.way_in import caller_of, end_user_of
+from apps.access.way_in import caller_of, end_user_of, once
 from apps.completions import chat, embeddings, sse
 from apps.completions.schemas.chat import ChatRequest
 from apps.completions.schemas.embeddings import EmbeddingsRequest
@@ -24,6 +24,8 @@ router = Router()
 )
 async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> HttpResponseBase:
     """Answer a conversation. With `stream: true` the reply is server-sent events that end with `data: [DONE]`."""
+    if "HTTP_IDEMPOTENCY_KEY" in request.META:
+        return await once(request, payload, chat.create)
     if not payload.stream:
         return _json(await chat.create(caller_of(request), payload, end_user=end_user_of(request)))
     stream = await chat.open_stream(caller_of(request), payload, end_user=end_user_of(request))
@@ -39,6 +41,8 @@ async def create_chat_completion(request: HttpRequest, payload: ChatRequest) -> 
 @router.post("/embeddings", response=Embeddings, tags=["Embeddings"], operation_id="create_embedding")
 async def create_embedding(request: HttpRequest, payload: EmbeddingsRequest) -> HttpResponseBase:
     """Turn texts into vectors."""
+    if "HTTP_IDEMPOTENCY_KEY" in request.META:
+        return await once(request, payload, embeddings.create)
     return _json(await embeddings.create(caller_of(request), payload, end_user=end_user_of(request)))
 
 

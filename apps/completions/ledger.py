@@ -52,6 +52,8 @@ class Entry(NamedTuple):
     latency_ms: int
     ttft_ms: int | None
     elapsed_ms: int
+    task_id: UUID | None = None
+    task_attempt: int | None = None
 
 
 class Body(NamedTuple):

@@ -46,6 +46,8 @@ class LedgerEntry(models.Model):
     latency_ms = models.PositiveIntegerField("latency (ms)")
     ttft_ms = models.PositiveIntegerField("time to first token (ms)", null=True)
     elapsed_ms = models.PositiveIntegerField("since the request's start (ms)")
+    task_id = models.UUIDField(null=True, help_text="The task that it was for; empty for a live call.")
+    task_attempt = models.PositiveIntegerField(null=True)
 
     class Meta:
         verbose_name_plural = "ledger"

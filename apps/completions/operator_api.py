@@ -21,7 +21,7 @@ class LedgerEntrySerializer(serializers.ModelSerializer[LedgerEntry]):
             "id", "created_at", "request_id", "project", "api_key", "end_user", "operation", "model", "provider",
             "upstream_model", "upstream_request_id", "attempt", "stream", "outcome", "status", "error_code",
             "input_tokens", "cached_tokens", "output_tokens", "cost_usd", "estimated", "latency_ms", "ttft_ms",
-            "elapsed_ms",
+            "elapsed_ms", "task_id", "task_attempt",
         )  # fmt: skip
 
 

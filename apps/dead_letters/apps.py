@@ -14,5 +14,6 @@ class DeadLettersConfig(AppConfig):
         from apps.tasks.signals import tasks_died
 
         verify.register(queries.ONE_LETTER_OF_EACH_DEATH)
+        verify.register(queries.REDRIVES_ARE_AUDITED)
         tasks_died.connect(intake.receive, dispatch_uid="dead_letters.intake")
         task_queries.register_part("dead_letter", queries.of_tasks)

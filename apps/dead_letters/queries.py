@@ -19,6 +19,21 @@ ONE_LETTER_OF_EACH_DEATH = Invariant(
     """,
 )
 
+REDRIVES_ARE_AUDITED = Invariant(
+    "I7",
+    "a dead task goes on only by a redrive that the audit knows: each earlier cycle has its letter and an entry",
+    """
+    SELECT t.id::text FROM tasks_task t CROSS JOIN LATERAL generate_series(1, t.cycle - 1) AS earlier(cycle)
+    WHERE t.cycle > 1 AND NOT EXISTS (
+      SELECT 1 FROM dead_letters_deadletter l JOIN access_auditentry a
+        ON a.object_type = 'dead_letters.deadletter' AND a.object_id = l.id::text AND a.action = 'redrive'
+      WHERE l.task_id = t.id AND l.cycle = earlier.cycle AND l.state = 'redriven')
+    UNION
+    SELECT l.task_id::text FROM dead_letters_deadletter l JOIN tasks_task t ON t.id = l.task_id
+    WHERE l.state = 'redriven' AND t.cycle <= l.cycle
+    """,
+)
+
 
 def of_tasks(tasks: Sequence[Task]) -> dict[UUID, Any]:
     """The part `dead_letter` of the tasks' status bodies: {id, state} of the last letter."""

@@ -47,7 +47,7 @@ class Run:
 
     def book(self, entry: Entry) -> None:
         """Keep the entry of one upstream request for the ledger."""
-        self.entries.append(entry)
+        self.entries.append(entry._replace(task_id=self.task.id, task_attempt=self.task.attempt))
 
     def text(self, text: str, choice: int = 0) -> None:
         """Show a piece of the answer to those who read along."""

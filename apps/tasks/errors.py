@@ -15,7 +15,7 @@ class WorkerLost(InternalError):
     """The worker died, or was cut off, within the attempt; it may have run twice."""
 
     code = "worker_lost"
-    default_message = "The worker was lost while it worked on this task."
+    default_message = "The worker was lost while it worked on this task; the attempt may have run twice."
 
 
 class ResultNotStorable(InternalError):

@@ -10,7 +10,7 @@ returns a JSON object, the task's result, or raises: a RedriveError says by its 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -38,6 +38,14 @@ class Policy:
     """Seconds a task waits for a closed door (breaker open, budget used up) before it dies."""
 
 
+class Call(NamedTuple):
+    """The call to an upstream that arguments stand for. input_tokens: estimated."""
+
+    operation: str
+    model: str
+    input_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of task."""
@@ -62,6 +70,9 @@ class Kind:
     """Whether its end raises webhooks and its death alerts."""
     idempotent: bool = True
     """False: an attempt that was lost with its worker is not repeated, the task dies."""
+    call: Callable[[Any], Call] | None = None
+    """Of a kind whose attempt is one call to an upstream: that call by its arguments. An attempt that is lost with its
+    worker is booked by it, because it may have cost as much."""
 
 
 _kinds: dict[str, Kind] = {}
@@ -109,6 +120,11 @@ def upcast(kind: Kind, version: int, args: Json) -> Json:
 def own_queues() -> dict[str, str]:
     """The queues of those kinds whose tasks wait apart from what clients' priorities name."""
     return {kind.name: kind.queue for kind in _kinds.values() if kind.queue not in states.PRIORITIES}
+
+
+def calling() -> list[str]:
+    """The kinds whose attempts call an upstream."""
+    return sorted(kind.name for kind in _kinds.values() if kind.call is not None)
 
 
 def limits() -> dict[str, float]:

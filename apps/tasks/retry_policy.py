@@ -1,14 +1,15 @@
 """Decides what an attempt's failure means for its task: retry, wait, or death. The one place where tasks retry.
 
 permanent -> dead at once. transient -> full jitter, charged. rate limited -> not charged, until the deadline. A
-closed door (breaker, budget, no place) -> parked, not charged, up to `park_limit`. A bug -> two tries. A lost worker
-is never charged, see `lost`.
+closed door (breaker, budget, no place) -> parked, not charged, up to `park_limit`; while Redis is away, which says
+nothing of the door, that time stands still. A bug -> two tries. A lost worker is never charged, see `lost`.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from apps.access.errors import LimitsUnknown
 from apps.core import errors
 from apps.providers.errors import UpstreamBroken, UpstreamRateLimited
 from apps.tasks import states
@@ -19,6 +20,7 @@ PERMANENT = frozenset({400, 401, 402, 403, 404, 409, 413, 422})
 BUG_TRIES = 2
 LOST_DELAYS = (1.0, 5.0)  # seconds before the first and the second try after a lost worker
 QUARANTINED_AT = 3  # losses of a worker after which a task runs apart from the others
+UNKNOWN_DELAY = (2.0, 6.0)  # seconds to the next look whether Redis is there again
 ALONE_AT = 4  # and after which it runs with nothing beside it; a loss there is its death
 
 Outcome = TaskAttempt.Outcome
@@ -29,6 +31,7 @@ Jitter = Callable[[float, float], float]
 class Decision:
     """What becomes of the task. delay: seconds to the next attempt. charged: against the policy's retries.
 
+    parked: its time behind a closed door goes on. frozen: that time, if it has begun, stands still for `delay`.
     queue: where it goes on, if not where it was. lost: its worker is gone.
     """
 
@@ -39,6 +42,7 @@ class Decision:
     parked: bool = False
     queue: str = ""
     lost: bool = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ def decide(error: BaseException, history: History, policy: Policy, *, jitter: Ji
     if not isinstance(error, errors.RedriveError):
         dies = history.charged_failures + 1 >= BUG_TRIES
         return _charged(history, policy, jitter, dies=dies)
+    if isinstance(error, LimitsUnknown):
+        return Decision(states.RETRYING, Outcome.PARKED, delay=jitter(*UNKNOWN_DELAY), frozen=True)
     if isinstance(error, errors.BudgetExceeded | errors.ServiceUnavailable):
         return _parked(error, history, policy)
     if _is_rate_limit(error):

@@ -20,7 +20,7 @@ ALLOWED = {
     "asgiref": r"",
     "aiohttp": r"apps/providers/(http|probe|adapters/\w+)\.py",
     "redis": r"apps/core/(redis|error_payload|store_checks|embedded/valkey)\.py"
-    r"|apps/providers/(breaker_board|circuit_breaker|probe|admin/providers)\.py",
+    r"|apps/access/admission\.py|apps/providers/(breaker_board|circuit_breaker|probe|admin/providers)\.py",
     "genai_prices": r"apps/providers/pricing\.py",
     "cryptography": r"apps/core/(crypto|embedded/\w+)\.py",
     "psycopg": r"apps/core/(database|embedded/\w+|management/commands/rotate_encryption)\.py"

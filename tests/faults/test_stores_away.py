@@ -7,7 +7,7 @@ from tests.faults.stores import Set, Stores
 from tests.gateway import Gateway
 from tests.journeys.conftest import HELLO, Client
 from tests.journeys.scripts import Hold
-from tests.journeys.wire import Reply, assert_error, call, eventually
+from tests.journeys.wire import Reply, assert_error, call, eventually, send
 from tests.upstream import Upstream, status
 
 HOWS = pytest.mark.parametrize("how", ["stopped", "frozen"])
@@ -166,3 +166,37 @@ def test_the_breaker_works_in_the_process_without_redis(
         assert_error(plain.chat(mine.model), 502, "model_error")
         unavailable(plain.chat(mine.model))
     assert len(upstream.requests(mine.model)) == 1 + 3
+
+
+@HOWS
+def test_an_idempotency_key_fails_closed_without_postgres(
+    how: str, stores: Stores, plain: Client, mine: Set, upstream: Upstream
+) -> None:
+    keyed = {"Idempotency-Key": "order-1"}
+    with stores.postgres.away(how):
+        reply = plain.chat(mine.model, headers=keyed)
+        unavailable(reply)
+        assert reply.seconds < 2 * 2.0 + A_SECOND_MORE  # what Postgres is given to answer
+        assert plain.chat(mine.model).status == 200
+    assert len(upstream.requests(mine.model)) == 2  # the fixture's, and the one without a key
+    assert eventually(lambda: plain.chat(mine.model, headers=keyed).status == 200, within=9, every=0.2)
+
+
+def test_a_reply_whose_key_cannot_be_written_reaches_its_client_and_is_kept_afterwards(
+    stores: Stores, plain: Client, mine: Set, upstream: Upstream
+) -> None:
+    hold = Hold()
+    upstream.script(mine.model, hold.reply("once"), status(500))
+    payload = {"model": mine.model, "messages": HELLO}
+    headers = {"Idempotency-Key": "order-1"}
+    connection = send(plain.url, "POST", "/v1/chat/completions", key=plain.secret, payload=payload, headers=headers)
+    assert eventually(lambda: hold.waiting, within=5)
+    with stores.postgres.stopped():
+        hold.release.set()
+        response = connection.getresponse()
+        assert response.status == 200
+        body = response.read()
+    connection.close()
+    kept = eventually(lambda: (found := plain.chat(mine.model, headers=headers)).status == 200 and found, within=9)
+    assert kept
+    assert (kept.body, kept.headers["idempotent-replayed"]) == (body, "true")

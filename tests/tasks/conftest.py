@@ -77,7 +77,7 @@ def take(task: Task, worker: UUID | None = None) -> Claimed:
 
 def ending(claimed: Claimed, state: str = "succeeded", outcome: str = "succeeded", **fields: Any) -> Ending:
     """The end of an attempt."""
-    decided = {name: fields.pop(name) for name in ("delay", "charged", "parked") if name in fields}
+    decided = {name: fields.pop(name) for name in ("delay", "charged", "parked", "frozen") if name in fields}
     defaults: dict[str, Any] = {"result": "{}" if state == "succeeded" else None, "worker": uuid4(), "request_id": "r"}
     return Ending(
         task_id=claimed.id,

@@ -211,7 +211,7 @@ class ApiKeyAdmin(KeyColumns, AuditedModelAdmin):
 
         explanation = (
             "Requests with this key, and with its previous secret, are refused within a second. "
-            "It can be enabled again."
+            "Tasks that it sent before die when their turn comes, and can be redriven. It can be enabled again."
             if disabled
             else "Requests with this key are served again."
         )

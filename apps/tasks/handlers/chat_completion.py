@@ -9,7 +9,7 @@ from apps.completions.schemas.chat import ChatRequest, StreamOptions
 from apps.core.errors import InvalidApiKey
 from apps.tasks.attempt import Run
 from apps.tasks.handlers.terms import of_task
-from apps.tasks.kinds import Kind
+from apps.tasks.kinds import Call, Kind
 
 Json = dict[str, Any]
 
@@ -66,4 +66,9 @@ def _result(response: Json, run: Run) -> Json:
     }
 
 
-KIND = Kind("chat_completion", ChatRequest, handle, public=True, check=check)
+def call(args: ChatRequest) -> Call:
+    """What an attempt asks of its upstream."""
+    return Call(chat.OPERATION, args.model, max(1, args.characters() // 4))
+
+
+KIND = Kind("chat_completion", ChatRequest, handle, public=True, check=check, call=call)

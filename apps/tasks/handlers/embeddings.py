@@ -8,7 +8,7 @@ from apps.completions.schemas.embeddings import EmbeddingsRequest
 from apps.core.errors import InvalidApiKey
 from apps.tasks.attempt import Run
 from apps.tasks.handlers.terms import of_task
-from apps.tasks.kinds import Kind
+from apps.tasks.kinds import Call, Kind
 
 Json = dict[str, Any]
 
@@ -33,4 +33,9 @@ async def handle(run: Run, args: EmbeddingsRequest) -> Json:
     }
 
 
-KIND = Kind("embeddings", EmbeddingsRequest, handle, public=True, check=check)
+def call(args: EmbeddingsRequest) -> Call:
+    """What an attempt asks of its upstream."""
+    return Call(embeddings.OPERATION, args.model, args.tokens())
+
+
+KIND = Kind("embeddings", EmbeddingsRequest, handle, public=True, check=check, call=call)

@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 
 _MOVE = """
 WITH f AS (
-  SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::text[],
-                       %s::text[], %s::text[], %s::text[], %s::int[])
-    AS f(id, token, state, delay, charged, parked, error, fingerprint, progress, queue, lost)),
+  SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::bool[],
+                       %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
+    AS f(id, token, state, delay, charged, parked, frozen, error, fingerprint, progress, queue, lost)),
  held AS (
   -- Locked before it is looked at: a cancel that commits meanwhile is seen.
   SELECT t.id, t.cancel_requested FROM tasks_task t JOIN f ON f.id = t.id AND f.token = t.token
@@ -41,7 +41,8 @@ UPDATE tasks_task t SET
   charged_failures = t.charged_failures + m.charged,
   worker_losses = t.worker_losses + m.lost,
   queue = coalesce(nullif(m.queue, ''), t.queue),
-  parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now()) END,
+  parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now())
+                 WHEN m.frozen THEN t.parked_since + make_interval(secs => m.delay) END,
   finished_at = CASE WHEN m.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
   error = CASE WHEN m.becomes = 'dead' THEN m.error ELSE '' END,
   progress = coalesce(nullif(m.progress, ''), t.progress)
@@ -79,7 +80,9 @@ def finish(endings: Sequence[Ending]) -> list[str | None]:
                     _RESULTS,
                     [[e.task_id for e in results], [e.token for e in results], [e.result for e in results]],
                 )
-        entries: list[ledger.Entry | ledger.Body] = [entry for ending in ordered for entry in ending.entries]
+        # What a stale attempt spent is spent; an estimate of the reaper's counts only if nobody else told the end.
+        told = [ending for ending in ordered if ending.task_id in moved or not ending.decision.lost]
+        entries: list[ledger.Entry | ledger.Body] = [entry for ending in told for entry in ending.entries]
         if entries:
             ledger.write(entries)
         tell([moved[ending.task_id].finished for ending in won if moved[ending.task_id].is_final], _deaths(won, moved))
@@ -123,6 +126,7 @@ def _move(endings: Sequence[Ending]) -> dict[UUID, _Moved]:
                 [decision.delay for decision in decisions],
                 [int(decision.charged) for decision in decisions],
                 [decision.parked for decision in decisions],
+                [decision.frozen for decision in decisions],
                 [error_of(ending) for ending in endings],
                 [ending.failure.fingerprint if ending.failure else "" for ending in endings],
                 [ending.progress for ending in endings],

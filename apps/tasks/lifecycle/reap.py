@@ -1,16 +1,24 @@
 """Moves running -> retrying or dead, for attempts whose worker is gone or whose time is over.
 
+A lost attempt may have called its upstream: it is booked with its estimated input, so that no money is forgotten.
+
 A worker is gone when its presence has expired, or when its advisory lock is free (a session that ended) and it has not
 renewed for a second. Right after Postgres' own start nobody is reaped: the workers must get back to it first.
 """
 
-from typing import Any
+import json
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
+from apps.access import admission
+from apps.completions import lost_calls
+from apps.completions.ledger import Entry
+from apps.completions.lost_calls import LostCall
 from apps.tasks import kinds, retry_policy
 from apps.tasks.errors import UnknownKind, WorkerLost
 from apps.tasks.lifecycle.ending import Ending, failure_of
@@ -32,7 +40,10 @@ WHERE pg_postmaster_start_time() + make_interval(secs => 2 * %(ttl)s) < now() AN
 RETURNING p.id
 """
 _LOST = """
-SELECT id, token, attempt, cycle, worker, attempt_started_at, kind, worker_losses, request_id
+SELECT id, token, attempt, cycle, worker, attempt_started_at, kind, worker_losses, request_id, schema_version,
+  project_id, api_key_id, end_user, extract(epoch FROM now() - attempt_started_at)::float8,
+  CASE WHEN kind = ANY(%(calling)s) THEN coalesce(
+    (SELECT body FROM tasks_taskpayload p WHERE p.task_id = running.id ORDER BY revision DESC LIMIT 1), '') END
 FROM (
   SELECT t.*, EXISTS (SELECT 1 FROM tasks_workerpresence p WHERE p.id = t.worker) AS worker_alive
   FROM tasks_task t WHERE t.state = 'running') running
@@ -42,6 +53,26 @@ ORDER BY id LIMIT %(batch)s
 """
 
 
+class _Lost(NamedTuple):
+    """A running task that nobody works on any more. seconds: since its attempt began."""
+
+    id: UUID
+    token: int
+    attempt: int
+    cycle: int
+    worker: UUID
+    started_at: datetime
+    kind: str
+    losses: int
+    request_id: str
+    schema_version: int
+    project_id: UUID
+    api_key_id: UUID | None
+    end_user: str
+    seconds: float
+    payload: str | None
+
+
 @transaction.atomic
 def reap() -> int:
     """Take the attempts of lost workers from them; how many."""
@@ -49,30 +80,35 @@ def reap() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_FORGET_WORKERS, {"ttl": ttl, "lock_class": LOCK_CLASS})
         gone = cursor.fetchall()
-        cursor.execute(_LOST, {"ttl": ttl, "grace": GRACE, "batch": BATCH})
-        lost = [_ending(*row) for row in cursor.fetchall()]
+        cursor.execute(_LOST, {"ttl": ttl, "grace": GRACE, "batch": BATCH, "calling": kinds.calling()})
+        lost = [_Lost(*row) for row in cursor.fetchall()]
+    if not lost:
+        return 0
+    calls = [call for call in map(_call_of, lost) if call is not None]
+    booked = {entry.task_id: entry for entry in lost_calls.estimate(calls)}
     # One that has just finished keeps its end: the token decides.
-    taken = sum(state is not None for state in finish(lost)) if lost else 0
+    states = finish([_ending(one, booked.get(one.id)) for one in lost])
+    taken = [one for one, state in zip(lost, states, strict=True) if state is not None]
+    # No admission settles what was estimated: the counters are read from the ledger again.
+    admission.recount({(one.project_id, one.api_key_id) for one in taken if one.id in booked and one.api_key_id})
     if taken:
-        log.warning("attempts_reaped", tasks=taken, workers=len(gone))
-    return taken
+        log.warning("attempts_reaped", tasks=len(taken), workers=len(gone))
+    return len(taken)
 
 
-def _ending(
-    task_id: UUID, token: int, attempt: int, cycle: int, worker: UUID, started_at: Any, kind: str, losses: int,
-    request_id: str,
-) -> Ending:  # fmt: skip
+def _ending(lost: _Lost, entry: Entry | None) -> Ending:
     return Ending(
-        task_id=task_id,
-        kind=kind,
-        token=token,
-        number=attempt,
-        cycle=cycle,
-        worker=worker,
-        request_id=request_id,
-        started_at=started_at,
-        decision=retry_policy.lost(losses + 1, idempotent=_is_idempotent(kind)),
-        failure=failure_of(WorkerLost(details={"may_have_run_twice": True}), kind=kind, upstream=""),
+        task_id=lost.id,
+        kind=lost.kind,
+        token=lost.token,
+        number=lost.attempt,
+        cycle=lost.cycle,
+        worker=lost.worker,
+        request_id=lost.request_id,
+        started_at=lost.started_at,
+        decision=retry_policy.lost(lost.losses + 1, idempotent=_is_idempotent(lost.kind)),
+        failure=failure_of(WorkerLost(details={"may_have_run_twice": True}), kind=lost.kind, upstream=""),
+        entries=[entry] if entry else [],
     )
 
 
@@ -81,3 +117,22 @@ def _is_idempotent(kind: str) -> bool:
         return kinds.find(kind).idempotent
     except UnknownKind:
         return True  # its next attempt says so
+
+
+def _call_of(lost: _Lost) -> LostCall | None:
+    """What its upstream may have done; None for a kind that calls none, and for a task that no key pays for."""
+    if lost.payload is None or lost.api_key_id is None:
+        return None
+    kind = kinds.find(lost.kind)
+    assert kind.call is not None
+    try:
+        args = kind.args.model_validate(kinds.upcast(kind, lost.schema_version, json.loads(lost.payload)))
+        call = kind.call(args)
+    except (ValueError, TypeError, UnknownKind):
+        call = kinds.Call(
+            lost.kind[:32], "", 0
+        )  # such arguments reach no upstream; the row says that they were looked at
+    return LostCall(
+        lost.project_id, lost.api_key_id, lost.request_id, lost.end_user, call.operation, call.model,
+        call.input_tokens, lost.seconds, lost.id, lost.attempt,
+    )  # fmt: skip
