@@ -78,6 +78,11 @@ def find(name: str) -> Kind:
         raise UnknownKind(f"No handler knows the kind `{name[:64]}`.") from None
 
 
+def registered(name: str) -> Kind | None:
+    """The kind of a name, or None where this code does not know it."""
+    return _kinds.get(name)
+
+
 def public(name: str) -> Kind:
     """A kind that clients may ask for. Raises InvalidRequest that names those there are."""
     kind = _kinds.get(name)
@@ -100,6 +105,11 @@ def upcast(kind: Kind, version: int, args: Json) -> Json:
         args = kind.upcasters[version](args)
         version += 1
     return args
+
+
+def silent() -> list[str]:
+    """The kinds whose end is announced to nobody: deliveries of our own, which clients did not ask for."""
+    return sorted(kind.name for kind in _kinds.values() if not kind.announce)
 
 
 def limits() -> dict[str, float]:
