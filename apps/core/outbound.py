@@ -71,15 +71,15 @@ class Outbound:
 
     def parse(self, url: str) -> URL:
         """The URL, if its form is right and its host is no address of ours. No look-up. Raises AddressRefused."""
-        if len(url) > LONGEST_URL:
-            raise AddressRefused(f"A URL may have {LONGEST_URL} characters.")
-        if any(char <= " " or char in "\\\x7f" for char in url):
+        if not url.isprintable() or " " in url or "\\" in url:
             raise AddressRefused("A URL holds no spaces, backslashes or control characters.")
         try:
             found = URL(url)
             host, port = (found.raw_host or "").lower(), found.port
         except (ValueError, TypeError):
             raise AddressRefused("This is not a URL.") from None
+        if max(len(url), len(str(found))) > LONGEST_URL:
+            raise AddressRefused(f"A URL may have {LONGEST_URL} characters, as it is sent.")
         if found.scheme not in {"http", "https"} or not host:
             raise AddressRefused("Give an http:// or https:// URL with a host.")
         if "@" in found.raw_authority:
@@ -125,6 +125,8 @@ class Outbound:
             raise OutboundFailed("tls", f"its certificate is not valid: {error.certificate_error}"[:300]) from None
         except aiohttp.ClientSSLError as error:
             raise OutboundFailed("tls", f"TLS failed: {error.strerror or error}"[:300]) from None
+        except aiohttp.ServerDisconnectedError:
+            raise OutboundFailed("connect", "it closed the connection without an answer") from None
         except OSError as error:  # also aiohttp's own for a connection that was not made
             raise OutboundFailed(
                 "connect", f"the connection failed: {error.strerror or type(error).__name__}"

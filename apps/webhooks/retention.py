@@ -24,9 +24,9 @@ def prune() -> int:
     days = settings.REDRIVE.webhook_retention_days
     with connection.cursor() as cursor:
         cursor.execute(_PRUNE.format(table="webhooks_webhookattempt", unless=""), [days, BATCH])
-        count = cursor.rowcount
+        count = int(cursor.rowcount)
         cursor.execute(_PRUNE.format(table="webhooks_webhookevent", unless=_UNDELIVERED), [days, BATCH])
-        count += cursor.rowcount
+        count += int(cursor.rowcount)
         cursor.execute(
             f"UPDATE {WebhookSecret._meta.db_table} SET previous = '', previous_expires_at = NULL "  # noqa: S608
             "WHERE previous_expires_at <= now()"
