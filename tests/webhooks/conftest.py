@@ -58,7 +58,6 @@ def end(make_kind: MakeKind) -> End:
         state: str = "succeeded",
         *,
         result: str | None = None,
-        task: Any = None,
         **fields: Any,
     ) -> Task:
         new = NewTask(project.pk, make_kind(), "{}", callback_url=url, request_id="req_1", **fields)
@@ -118,10 +117,11 @@ def on_db(verb: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     return call
 
 
-async def delivered(task: Task, *states: str, attempts: int = 1, within: float = 10.0) -> Task:
+async def delivered(worker: Executor, task: Task, *states: str, attempts: int = 1, within: float = 10.0) -> Task:
     """Wait until the delivery of a task's event is in one of the states, after so many attempts; its row."""
     async with asyncio.timeout(within):
         while True:
+            worker.wake(["webhooks"])
             event = await in_db(event_of, task)
             found: Task = await in_db(Task.objects.get, pk=event.delivery_id)
             if found.state in states and found.attempt >= attempts:
