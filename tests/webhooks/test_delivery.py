@@ -106,7 +106,7 @@ async def test_a_receiver_that_was_down_for_hours_gets_the_same_event_in_the_end
         if attempt == 5:
             new = await on_db(secrets.rotate)(project=project)
         await on_db(age)(waiting, hours=hours)
-        done = await delivered(worker, task, "succeeded", attempts=7)
+    done = await delivered(worker, task, "succeeded", attempts=7)
     assert done.attempt == 7
     arrived = receiver.arrived(url)
     assert len({(request.headers["webhook-id"], request.body) for request in arrived}) == 1
