@@ -33,7 +33,7 @@ class WebhookSecret(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"webhook secret of {self.project}"
+        return f"webhook secret of {self.project if self.project_id else 'no project'}"
 
 
 class WebhookEvent(models.Model):

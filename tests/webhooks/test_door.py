@@ -28,16 +28,21 @@ async def test_a_fine_one_passes(make_project: MakeProject) -> None:
     await check(project.pk, FINE)
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [("ftp://hooks.example/", "http"), ("http://user:pass@hooks.example/", "user"), ("http://127.0.0.1/", "not public"),
-     ("http://169.254.169.254/", "not public"), ("http://[::1]/", "not public"), ("http://localhost:80/", "not public"),
-     ("http://2130706433/", "usual form"), ("http://hooks.example:25/", "port"), ("not a url", "spaces"),
-     ("http://hooks.example/" + "x" * 2040, "2048")],
-)  # fmt: skip
-async def test_a_bad_one_is_refused_in_clear_words(make_project: MakeProject, url: str, words: str) -> None:
+async def test_a_bad_one_is_refused_in_clear_words(make_project: MakeProject) -> None:
     project, _ = await on_db(make_project)()
-    assert words in await refused(project.pk, url)
+    for url, words in {
+        "ftp://hooks.example/": "http",
+        "http://user:pass@hooks.example/": "user",
+        "http://127.0.0.1/": "not public",
+        "http://169.254.169.254/": "not public",
+        "http://[::1]/": "not public",
+        "http://localhost:80/": "not public",
+        "http://2130706433/": "usual form",
+        "http://hooks.example:25/": "port",
+        "not a url": "spaces",
+        "http://hooks.example/" + "x" * 2040: "2048",
+    }.items():
+        assert words in await refused(project.pk, url)
 
 
 async def test_without_a_secret_it_says_how_to_make_one(make_project: MakeProject) -> None:

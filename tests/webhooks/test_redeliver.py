@@ -18,7 +18,7 @@ from tests.races import together
 from tests.receiver import Receiver, says
 from tests.webhooks.conftest import End, MakeProject, delivered, event_of, on_db, tries
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 URL = "http://127.0.0.2:1/"
 
 
@@ -62,6 +62,7 @@ def test_one_that_is_on_its_way_stays_the_only_one(make_project: MakeProject, en
     assert len(deliveries()) == 1
 
 
+@pytest.mark.django_db(transaction=True)
 def test_of_eight_who_ask_at_once_one_delivery_comes(make_project: MakeProject, end: End) -> None:
     project, _ = make_project()
     task = end(project, URL)
@@ -89,7 +90,7 @@ def test_an_idempotency_key_counts(make_project: MakeProject, end: End) -> None:
     task = end(project, URL)
 
     def ask(digest: str = "a" * 64) -> WebhookEvent:
-        Task.objects.filter(kind="webhook_delivery").update(state="retrying")
+        Task.objects.filter(kind="webhook_delivery", state="pending").update(state="retrying")
         return redeliver_of_task(
             project.pk, task.pk, claim=idempotency.Claim(project.pk, "webhook_redeliver", "key-1", digest)
         )

@@ -17,9 +17,15 @@ URL = "http://127.0.0.2:1/"
 
 def attempt_of(event: WebhookEvent) -> WebhookAttempt:
     return WebhookAttempt.objects.create(
-        event_id=event.pk, project_id=event.project_id, task_id=event.task_id, delivery_id=event.delivery_id or event.pk,
-        number=1, type=event.type, url=event.url, duration_ms=1,
-    )  # fmt: skip
+        event_id=event.pk,
+        project_id=event.project_id,
+        task_id=event.task_id,
+        delivery_id=event.pk,
+        number=1,
+        type=event.type,
+        url=event.url,
+        duration_ms=1,
+    )
 
 
 def test_what_is_old_goes_and_what_is_still_delivered_stays(make_project: MakeProject, end: End, settings: Any) -> None:

@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from unfold.decorators import action
+from unfold.decorators import action, display
 
 from apps.access.admin.api_keys import RotateForm
 from apps.access.audited_admin import AuditedModelAdmin, posted, posted_reason, secret_page
@@ -20,10 +20,10 @@ from apps.webhooks.models import WebhookSecret
 class WebhookSecretAdmin(AuditedModelAdmin):
     """What projects sign their webhooks with. A secret is shown once, when it is made or rotated."""
 
-    list_display = ("project", "created_at", "rotated_at", "previous_expires_at")
+    list_display = ("project", "created_at", "rotated_at", "overlap")
     list_select_related = ("project",)
     ordering = ("project__name",)
-    fields = ("project", "created_at", "rotated_at", "previous_expires_at")
+    fields = ("project", "created_at", "rotated_at", "overlap")
     add_fieldsets = ((None, {"fields": ("project",)}),)
     actions_detail = ("rotate", "revoke")
 
@@ -105,6 +105,11 @@ class WebhookSecretAdmin(AuditedModelAdmin):
             act=act,
             danger=True,
         )
+
+    @display(description="the old one signs until", empty_value="-")
+    def overlap(self, row: WebhookSecret) -> Any:
+        """While it rotates."""
+        return row.previous_expires_at
 
     def _show(self, request: HttpRequest, row: WebhookSecret, secret: str) -> HttpResponse:
         return secret_page(
