@@ -78,8 +78,8 @@ class Outbound:
             host, port = (found.raw_host or "").lower(), found.port
         except (ValueError, TypeError):
             raise AddressRefused("This is not a URL.") from None
-        if max(len(url), len(str(found))) > LONGEST_URL:
-            raise AddressRefused(f"A URL may have {LONGEST_URL} characters, as it is sent.")
+        if max(len(url.encode()), len(str(found))) > LONGEST_URL:
+            raise AddressRefused(f"A URL may have {LONGEST_URL} characters, as they are sent.")
         if found.scheme not in {"http", "https"} or not host:
             raise AddressRefused("Give an http:// or https:// URL with a host.")
         if "@" in found.raw_authority:

@@ -5,8 +5,8 @@ says, is tried again after the delays of the policy; after the last one the deli
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 import structlog
@@ -26,6 +26,8 @@ from apps.webhooks.models import WebhookAttempt
 from apps.webhooks.queries import Due
 
 logger = structlog.get_logger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MINUTE, HOUR = 60.0, 3600.0
 DELAYS = (5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR)
@@ -40,10 +42,7 @@ class Delivery(BaseModel):
 
 async def deliver(run: Run, args: Delivery) -> dict[str, Any]:
     """One attempt. Raises DeliveryFailed; EventNotFound where retention has deleted the event."""
-    try:
-        due = await in_db(queries.due, args.event_id)
-    except LOST_CONNECTION:
-        raise ServiceUnavailable("Postgres cannot be reached.", retry_after=5) from None
+    due = await _ask(queries.due, args.event_id)
     if due is None:
         raise EventNotFound()
     if due.disabled:
@@ -56,10 +55,7 @@ async def deliver(run: Run, args: Delivery) -> dict[str, Any]:
     await _call(due, attempt, {"x-request-id": run.task.request_id} if run.task.request_id else {})
     attempt.duration_ms = round((time.monotonic() - began) * 1000)
     if attempt.status_code == GONE:
-        try:
-            await in_db(disabled.disable, run.task.project_id, due.url)
-        except LOST_CONNECTION:
-            raise ServiceUnavailable("Postgres cannot be reached.", retry_after=5) from None
+        await _ask(disabled.disable, run.task.project_id, due.url)
     await log.write(attempt)
     status = {"status": "delivered", "status_code": attempt.status_code, "event_id": queries.shown_id(args.event_id)}
     if attempt.status_code in log.SUCCESS:
@@ -67,6 +63,17 @@ async def deliver(run: Run, args: Delivery) -> dict[str, Any]:
     if attempt.status_code == GONE:
         return {**status, "status": "url_disabled"}
     raise DeliveryFailed(f"{due.host}: {attempt.message}.", answered=attempt.status_code)
+
+
+async def _ask(verb: Callable[P, R], /, *args: P.args, **options: P.kwargs) -> R:
+    """The door to Postgres, with failures that end no delivery: it is parked, or tried again."""
+    try:
+        return await in_db(verb, *args, **options)
+    except LOST_CONNECTION:
+        raise ServiceUnavailable("Postgres cannot be reached.", retry_after=5) from None
+    except Exception as error:
+        logger.error("webhook_not_sent", exc_info=error)
+        raise DeliveryFailed("It could not be sent.") from error
 
 
 async def _call(due: Due, attempt: WebhookAttempt, more: Mapping[str, str]) -> None:

@@ -68,7 +68,8 @@ def rows() -> dict[str, str]:
 def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Upstream:
     """A row of every model that the admin knows; its breaker is open."""
     key, _ = make_key()
-    upstream = Upstream.objects.select_related("provider").get(route__public_name=make_route())
+    route = make_route(provider={"breaker_reset": 3600})  # longer than the walk takes on a busy machine
+    upstream = Upstream.objects.select_related("provider").get(route__public_name=route)
     now = timezone.now()
     LedgerEntry.objects.create(
         created_at=now, request_id="r", project_id=key.project_id, api_key=key, operation="chat/completions",

@@ -231,6 +231,30 @@ async def test_a_secret_that_cannot_be_decrypted_spoils_no_delivery(
     assert [row.error for row in await on_db(tries)(task)] == ["internal"]
 
 
+async def test_a_fault_of_ours_in_postgres_is_tried_again(
+    worker: Executor, receiver: Receiver, make_project: MakeProject, end: End
+) -> None:
+    url = receiver.url()
+
+    def rename(old: str, new: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    task = await on_db(end)((await on_db(make_project)())[0], "http://127.0.0.1/")
+    waiting = await delivered(worker, task, "retrying")
+    await on_db(rename)("webhooks_webhooksecret", "hidden")
+    try:
+        await on_db(WebhookEvent.objects.filter(task_id=task.pk).update)(url=url)
+        await on_db(age)(waiting, hours=1)
+        waiting = await delivered(worker, task, "retrying", "dead", attempts=2)
+        assert (waiting.state, waiting.charged_failures) == ("retrying", 2)
+    finally:
+        await on_db(rename)("hidden", "webhooks_webhooksecret")
+    await on_db(age)(waiting, hours=1)
+    await delivered(worker, task, "succeeded")
+    assert len(receiver.arrived(url)) == 1
+
+
 async def test_an_answer_with_nul_and_surrogates_is_logged(
     worker: Executor, receiver: Receiver, make_project: MakeProject, end: End
 ) -> None:
