@@ -56,6 +56,15 @@ def _navigation() -> list[dict[str, Any]]:
             ],
         },
         {
+            "title": "Webhooks",
+            "items": [
+                _page("Webhook events", "webhook", "webhooks.webhookevent"),
+                _page("Deliveries", "outgoing_mail", "webhooks.webhookattempt"),
+                _page("Webhook secrets", "vpn_key", "webhooks.webhooksecret"),
+                _page("Disabled URLs", "link_off", "webhooks.disabledurl"),
+            ],
+        },
+        {
             "title": "Ledger",
             "items": [
                 _page("Requests", "receipt_long", "completions.ledgerentry"),

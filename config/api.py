@@ -12,6 +12,7 @@ from apps.access.authentication import Caller, authenticate
 from apps.completions.api import router as completions
 from apps.core import errors, json_codec, lean_asgi, request_context
 from apps.tasks.api import router as tasks
+from apps.webhooks.api import router as webhooks
 
 DESCRIPTION = """An OpenAI-compatible gateway. Use the official SDK with `base_url` set to this address.
 
@@ -78,6 +79,7 @@ api = RedriveAPI(
 )
 api.add_router("", completions)
 api.add_router("/tasks", tasks)
+api.add_router("/tasks", webhooks)
 
 
 @api.exception_handler(ValidationError)

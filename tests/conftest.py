@@ -14,6 +14,7 @@ from apps.access.models import ApiKey, Limit, Project
 from apps.providers.models import ModelRoute, Provider
 from apps.providers.models import Upstream as UpstreamRow
 from tests.gateway import Gateway
+from tests.receiver import HOST
 from tests.upstream import Upstream
 
 MakeKey = Callable[..., tuple[ApiKey, str]]
@@ -31,7 +32,8 @@ def gateway(django_db_setup: None, django_db_blocker: Any) -> Iterator[Gateway]:
     """One gateway process for the worker, on its test database. Tests that use it need `transaction=True`."""
     with django_db_blocker.unblock():
         url = database_url()
-    served = Gateway({"REDRIVE_DATABASE_URL": url, "REDRIVE_REDIS_URL": settings.REDRIVE.redis_url})
+    environment = {"REDRIVE_DATABASE_URL": url, "REDRIVE_REDIS_URL": settings.REDRIVE.redis_url}
+    served = Gateway({**environment, "REDRIVE_OUTBOUND_ALLOW": HOST})
     yield served
     served.stop()
 

@@ -214,7 +214,9 @@ def posted_reason(request: HttpRequest) -> str:
     return "".join(char for char in posted if char.isprintable())[:REASON_LENGTH].strip()
 
 
-def secret_page(request: HttpRequest, admin: Any, *, title: str, secret: str, back_url: str) -> HttpResponse:
+def secret_page(
+    request: HttpRequest, admin: Any, *, title: str, secret: str, back_url: str, template: str = "admin/secret.html"
+) -> HttpResponse:
     """A page by itself that shows a secret this one time and that no cache keeps."""
     context = {
         **admin.admin_site.each_context(request),
@@ -224,7 +226,7 @@ def secret_page(request: HttpRequest, admin: Any, *, title: str, secret: str, ba
         "back_url": back_url,
         "opts": admin.opts,
     }
-    response = TemplateResponse(request, "admin/secret.html", context)
+    response = TemplateResponse(request, template, context)
     response["Cache-Control"] = "no-store"
     return response
 

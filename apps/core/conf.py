@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from apps.core.addresses import AllowList
+
 PREFIX = "REDRIVE_"
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
@@ -73,6 +75,13 @@ class RedriveSettings(BaseSettings):
     worker_slots: int = Field(500, ge=1, le=10_000, description="attempts of tasks that one worker runs at once")
     worker_ttl: float = Field(10, gt=0, le=300, description="seconds without a sign of life until a worker is lost")
     worker_grace: float = Field(20, ge=0, le=3600, description="seconds running attempts get when a worker stops")
+    outbound_allow: CommaSeparated = Field(
+        default_factory=list,
+        description="where webhooks may go beside public addresses: hosts, host:port, addresses, CIDR networks",
+    )
+    webhook_retention_days: int = Field(
+        30, ge=7, le=3650, description="days that webhook events and their deliveries are kept"
+    )
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
 
     def missing(self) -> list[str]:
@@ -99,7 +108,13 @@ class RedriveSettings(BaseSettings):
                 raise ValueError("each key is 32 bytes in url-safe base64")
         return value
 
-    @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", mode="before")
+    @field_validator("outbound_allow")
+    @classmethod
+    def _are_destinations(cls, value: list[str]) -> list[str]:
+        AllowList.parse(value)
+        return value
+
+    @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", "outbound_allow", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return _split(value)

@@ -1,6 +1,8 @@
 """Accepts a client's task: its arguments are validated, its requests counted, its row committed. Plain values in."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,6 +16,13 @@ from apps.tasks.kinds import Kind
 from apps.tasks.schemas import WISHES, Wishes
 
 Json = dict[str, Any]
+CallbackCheck = Callable[[UUID, str], Awaitable[None]]
+_callback_checks: list[CallbackCheck] = []
+
+
+def register_callback_check(check: CallbackCheck) -> None:
+    """Name what checks a project's callback URL, and raises InvalidRequest; from AppConfig.ready of the app above."""
+    _callback_checks[:] = [check]
 
 
 async def accept(
@@ -21,17 +30,17 @@ async def accept(
 ) -> Accepted:
     """Commit the task, or raise and change nothing. args: of the kind's schema; wishes in it are left out.
 
-    Raises what the kind's check raises, RateLimitExceeded, IdempotencyKeyReused, ServiceUnavailable. Redis may be
-    away: limits then fail open.
+    Raises what the kind's check raises, InvalidRequest for its callback URL, RateLimitExceeded, IdempotencyKeyReused,
+    ServiceUnavailable. Redis may be away: limits then fail open.
     """
     if kind.check is not None:
         await kind.check(caller, args)
     end_user = end_user or getattr(args, "user", None) or ""
-    if wishes.callback_url is not None:
-        raise errors.InvalidRequest("Webhooks are not available yet.", param="callback_url")
     left_out = set(WISHES) if isinstance(args, Wishes) else set()
     # Admitted even where the key is a repetition: whether it is one is known only when the row is written.
     await admission.admit(caller, tokens=0, nusd=0, end_user=end_user, which=admission.AT_ACCEPT)
+    if wishes.callback_url is not None:
+        await _check_callback(caller.project_id, kind, wishes.callback_url)
     return await enqueue.accept(
         NewTask(
             project_id=caller.project_id,
@@ -41,11 +50,19 @@ async def accept(
             priority=wishes.priority or (kind.queue if kind.queue in states.PRIORITIES else states.DEFAULT),
             request_id=request_context.current().request_id,
             end_user=end_user,
+            callback_url=wishes.callback_url or "",
             metadata=_metadata(wishes.metadata),
             deadline=wishes.deadline_seconds or kind.deadline,
             claim=claim,
         )
     )
+
+
+async def _check_callback(project_id: UUID, kind: Kind, url: str) -> None:
+    if not kind.announce or not _callback_checks:
+        raise errors.InvalidRequest("The end of such a task is not announced.", param="callback_url")
+    for check in _callback_checks:
+        await check(project_id, url)
 
 
 def arguments(kind: Kind, args: Json) -> BaseModel:

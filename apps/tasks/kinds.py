@@ -93,6 +93,11 @@ def find(name: str) -> Kind:
         raise UnknownKind(f"No handler knows the kind `{name[:64]}`.") from None
 
 
+def registered(name: str) -> Kind | None:
+    """The kind of a name, or None where this code does not know it."""
+    return _kinds.get(name)
+
+
 def public(name: str) -> Kind:
     """A kind that clients may ask for. Raises InvalidRequest that names those there are."""
     kind = _kinds.get(name)
@@ -125,6 +130,11 @@ def own_queues() -> dict[str, str]:
 def calling() -> list[str]:
     """The kinds whose attempts call an upstream."""
     return sorted(kind.name for kind in _kinds.values() if kind.call is not None)
+
+
+def silent() -> list[str]:
+    """The kinds whose end is announced to nobody: deliveries of our own, which clients did not ask for."""
+    return sorted(kind.name for kind in _kinds.values() if not kind.announce)
 
 
 def limits() -> dict[str, float]:

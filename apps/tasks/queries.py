@@ -12,7 +12,7 @@ from django.db.models import Q
 from apps.completions.models import NUSD
 from apps.core import ids
 from apps.core.errors import InvalidRequest
-from apps.tasks import states
+from apps.tasks import kinds, states
 from apps.tasks.errors import TaskNotFound
 from apps.tasks.models import Task, TaskAttempt, TaskResult
 from apps.tasks.schemas import unix
@@ -116,8 +116,7 @@ def page(project_id: UUID, filters: Filters, *, after: UUID | None, limit: int) 
     if filters.status:
         same = (states.RUNNING, states.WAITING) if filters.status == states.RUNNING else (filters.status,)
         rows = rows.filter(state__in=same)
-    if filters.kind:
-        rows = rows.filter(kind=filters.kind)
+    rows = rows.filter(kind=filters.kind) if filters.kind else rows.exclude(kind__in=kinds.silent())
     if filters.priority:
         rows = rows.filter(priority=filters.priority)
     if filters.created_after is not None:

@@ -19,6 +19,8 @@ from apps.dead_letters.models import DeadLetter, FailureGroup
 from apps.providers import breaker_board, circuit_breaker
 from apps.providers.models import Upstream
 from apps.tasks.models import QueueState, RetryPolicy, Task, WorkerPresence
+from apps.webhooks import secrets
+from apps.webhooks.models import DisabledUrl, WebhookAttempt, WebhookEvent
 from tests.conftest import MakeKey, MakeRoute
 
 LEFT_OUT = {"django_session"}  # a session's expiry may be written by looking
@@ -68,7 +70,8 @@ def rows() -> dict[str, str]:
 def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Upstream:
     """A row of every model that the admin knows; its breaker is open."""
     key, _ = make_key()
-    upstream = Upstream.objects.select_related("provider").get(route__public_name=make_route())
+    route = make_route(provider={"breaker_reset": 3600})  # longer than the walk takes on a busy machine
+    upstream = Upstream.objects.select_related("provider").get(route__public_name=route)
     now = timezone.now()
     LedgerEntry.objects.create(
         created_at=now, request_id="r", project_id=key.project_id, api_key=key, operation="chat/completions",
@@ -90,6 +93,15 @@ def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Up
         task_id=task.pk, cycle=1, group=group, project_id=key.project_id, kind="chat_completion", queue="low",
         code="c", attempts=1,
     )  # fmt: skip
+    secrets.create(project=key.project)
+    event = WebhookEvent.objects.create(
+        project_id=key.project_id, task_id=task.pk, cycle=1, type="task.dead", url="http://a/", body="{}", held=True
+    )
+    WebhookAttempt.objects.create(
+        event_id=event.pk, project_id=key.project_id, task_id=task.pk, delivery_id=task.pk, number=1, type="task.dead",
+        url="http://a/", duration_ms=1,
+    )  # fmt: skip
+    DisabledUrl.objects.create(project_id=key.project_id, url="http://b/")
     Group.objects.create(name="viewers")
     AccessAttempt.objects.create(username="u", failures_since_start=1, user_agent="", http_accept="", path_info="")
     AccessLog.objects.create(username="u", user_agent="", http_accept="", path_info="")
@@ -125,7 +137,11 @@ def test_no_admin_address_changes_a_row_or_a_breaker_on_get(admin_client: Client
 
 def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: Upstream) -> None:
     urls = " ".join(admin_urls())
-    for action in ("rotate", "disable", "enable", "test", "reset-breaker", "reveal", "cancel", "redrive", "discard"):
+    actions = (
+        "rotate", "disable", "enable", "test", "reset-breaker", "reveal", "cancel", "redrive", "discard", "revoke",
+        "redeliver",
+    )  # fmt: skip
+    for action in actions:
         assert f"/{action}/" in urls
 
 

@@ -18,7 +18,7 @@ ALLOWED = {
     "celery": r"config/celery\.py|apps/tasks/(doorbell|worker)\.py",
     "channels": r"config/\w+\.py|apps/streaming/.+",
     "asgiref": r"",
-    "aiohttp": r"apps/providers/(http|probe|adapters/\w+)\.py",
+    "aiohttp": r"apps/core/outbound\.py|apps/providers/(http|probe|adapters/\w+)\.py",
     "redis": r"apps/core/(redis|error_payload|store_checks|embedded/valkey)\.py"
     r"|apps/access/admission\.py|apps/providers/(breaker_board|circuit_breaker|probe|admin/providers)\.py",
     "genai_prices": r"apps/providers/pricing\.py",

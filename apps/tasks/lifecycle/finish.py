@@ -94,10 +94,10 @@ def finish(endings: Sequence[Ending]) -> list[str | None]:
 
 def tell(finished: list[Finished], deaths: list[Death]) -> None:
     """Send the news of a batch, in its transaction."""
+    if deaths:  # first, so that who is told of the end finds the letter
+        tasks_died.send(sender=None, deaths=deaths)
     if finished:
         tasks_finished.send(sender=None, tasks=finished)
-    if deaths:
-        tasks_died.send(sender=None, deaths=deaths)
 
 
 class _Moved:
