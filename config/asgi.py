@@ -20,12 +20,13 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 
 from apps.access import admission
+from apps.access.way_in import identify
 from apps.completions import ledger, spending
 from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
 from apps.core.request_context import ASGIApp, Receive, RequestContext, RequestContextMiddleware, Scope, Send
 from apps.providers import http
-from config import api
+from config import urls  # noqa: F401  (all views are loaded before the first request)
 
 log = structlog.get_logger("redrive.access")
 
@@ -43,7 +44,7 @@ async def show_limits() -> None:
 async def know_caller(scope: Scope) -> None:
     """Refuse the large bodies of strangers before they fill memory."""
     found = [value for name, value in scope["headers"] if name == b"authorization"]
-    await api.identify(found[0].decode("latin-1") if found else "")
+    await identify(found[0].decode("latin-1") if found else "")
 
 
 def note_reply(scope: Scope, context: RequestContext) -> None:
