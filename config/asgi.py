@@ -1,4 +1,4 @@
-"""The one dispatcher: /v1, health and metrics go to the lean handler, all else to Django's own; lifespan beside.
+"""The one dispatcher: /v1, health and metrics go to the lean handler, all else to Django's; websockets, lifespan.
 
 `uvicorn config.asgi:application --lifespan on`: the lifespan events start the look-out for changed configuration
 and, at the end, write what still waits for the ledger.
@@ -26,7 +26,10 @@ from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
 from apps.core.request_context import ASGIApp, Receive, RequestContext, RequestContextMiddleware, Scope, Send
 from apps.providers import http
-from config import urls  # noqa: F401  (all views are loaded before the first request)
+from config import (
+    urls,  # noqa: F401  (all views are loaded before the first request)
+    websockets,
+)
 
 log = structlog.get_logger("redrive.access")
 
@@ -70,6 +73,7 @@ class Application:
         lean = LeanASGIHandler(max_body=conf.max_body, before_reply=show_limits, before_body=know_caller)
         self._lean = RequestContextMiddleware(lean, trusted_proxies=conf.trusted_proxies, on_end=note_reply)
         self._stock = RequestContextMiddleware(cast(ASGIApp, ASGIHandler()), trusted_proxies=conf.trusted_proxies)
+        self._sockets = RequestContextMiddleware(websockets.application(), trusted_proxies=conf.trusted_proxies)
         self._watcher: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,8 +84,7 @@ class Application:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
-            await receive()
-            await send({"type": "websocket.close", "code": 4404})
+            await self._sockets(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

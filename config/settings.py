@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "apps.completions",
     "apps.tasks",
     "apps.dead_letters",
+    "apps.streaming",
 ]
 
 # The operators' side only: /v1 is served by apps/core/lean_asgi.py without Django's middleware.

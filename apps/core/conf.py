@@ -73,6 +73,15 @@ class RedriveSettings(BaseSettings):
     worker_slots: int = Field(500, ge=1, le=10_000, description="attempts of tasks that one worker runs at once")
     worker_ttl: float = Field(10, gt=0, le=300, description="seconds without a sign of life until a worker is lost")
     worker_grace: float = Field(20, ge=0, le=3600, description="seconds running attempts get when a worker stops")
+    allowed_origins: CommaSeparated = Field(
+        default_factory=list, description="https://... of other sites whose pages may open websockets"
+    )
+    max_sockets: int = Field(2000, ge=1, description="websockets of one process whose key is known")
+    sockets_per_key: int = Field(100, ge=1, description="websockets of one key in one process")
+    socket_streams: int = Field(16, ge=1, le=1000, description="streams at once on one websocket")
+    socket_init: float = Field(10, gt=0, le=60, description="seconds a websocket may take to show its key")
+    socket_stall: float = Field(30, gt=0, le=600, description="seconds a websocket's client may read nothing")
+    socket_idle: float = Field(3600, gt=0, description="seconds a websocket may be open without a message or a stream")
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
 
     def missing(self) -> list[str]:
@@ -99,7 +108,7 @@ class RedriveSettings(BaseSettings):
                 raise ValueError("each key is 32 bytes in url-safe base64")
         return value
 
-    @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", mode="before")
+    @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", "allowed_origins", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return _split(value)
