@@ -3,15 +3,19 @@
 from typing import Annotated, Any
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from ninja import Query, Router
 from pydantic import Field
 
 from apps.access import idempotency
 from apps.access.way_in import caller_of, end_user_of
 from apps.completions import chat, spending
+from apps.completions.sse import stopping
 from apps.core import errors, json_codec
 from apps.core.database import in_db
-from apps.tasks import accept, kinds, queries, states
+from apps.core.lean_asgi import ByteStreamResponse
+from apps.providers.bounded import Buffer
+from apps.tasks import accept, events, kinds, queries, sse, states
 from apps.tasks.lifecycle.cancel import cancel
 from apps.tasks.schemas import (
     WISHES,
@@ -30,6 +34,15 @@ router = Router(tags=["Tasks"])
 
 LONGEST_WAIT = 60.0  # seconds
 Json = dict[str, Any]
+EVENTS = {
+    "responses": {
+        200: {
+            "description": "Server-sent events until the task has ended.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The task has ended, and nothing comes after this id."},
+    }
+}
 
 
 @router.post("/chat/completions", response={202: AcceptedTask}, operation_id="create_chat_task", by_alias=True)
@@ -99,6 +112,29 @@ async def retrieve_task(
 async def list_task_attempts(request: HttpRequest, task_id: str) -> HttpResponse:
     """What was tried, and how it ended."""
     return _json(await in_db(queries.attempts, caller_of(request).project_id, queries.task_id(task_id)))
+
+
+@router.get("/{task_id}/events", operation_id="stream_task_events", openapi_extra=EVENTS)
+async def stream_task_events(
+    request: HttpRequest, task_id: str, starting_after: Annotated[str, Query(max_length=32)] = ""
+) -> HttpResponseBase:
+    """Follow a task by server-sent events: states, progress, and the text of a chat task with `stream: true`.
+
+    Each `id:` is `{attempt}.{n}`; send the last one as `Last-Event-ID`, or in `starting_after`, to go on after it
+    without a gap. The stream ends with the task; a connection after that end gets 204, so that browsers stop.
+    """
+    found, project_id = queries.task_id(task_id), caller_of(request).project_id
+    after = starting_after or request.META.get("HTTP_LAST_EVENT_ID", "")
+    if await events.is_over(project_id, found, starting_after=after):
+        return HttpResponse(status=204)
+    buffer = Buffer(events.follow(project_id, found, starting_after=after))
+    return ByteStreamResponse(
+        sse.frames(buffer),
+        release=buffer.close,
+        last_words=stopping,
+        content_type="text/event-stream; charset=utf-8",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
 
 
 @router.delete("/{task_id}", response={200: TaskStatus, 202: TaskStatus}, operation_id="cancel_task")

@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
+from apps.completions import stream_log
 from apps.completions.ledger import Entry
 from apps.core import errors, json_codec
 from apps.tasks import kinds, policies, retry_policy, states
@@ -27,8 +28,8 @@ Outcome = TaskAttempt.Outcome
 class Run:
     """One attempt, as its handler sees it.
 
-    soft_limit: set when nine tenths of its time are over. book: give it the ledger entries of upstream requests; they
-    are written when the attempt ends. partial: what to keep as the result if the time runs out.
+    soft_limit: set when nine tenths of its time are over. partial: what to keep as the result if the time runs out.
+    told: the last progress as JSON text, until it is written.
     """
 
     task: Claimed
@@ -36,10 +37,32 @@ class Run:
     soft_limit: asyncio.Event = field(default_factory=asyncio.Event)
     entries: list[Entry] = field(default_factory=list)
     partial: dict[str, Any] | None = None
+    told: str = ""
+    _log: stream_log.Writer | None = None
 
     def book(self, entry: Entry) -> None:
         """Keep the entry of one upstream request for the ledger."""
         self.entries.append(entry)
+
+    def text(self, text: str, choice: int = 0) -> None:
+        """Show a piece of the answer to those who read along."""
+        self._readers().text(text, choice)
+
+    def progress(self, current: int, total: int, status: str = "") -> None:
+        """Tell how far it is; `status` in a few words. Clients see it within half a second."""
+        told = {"current": current, "total": total, "status": status[:200]}
+        self.told = json_codec.ascii_dumps(told)
+        self._readers().append({"type": "progress", "progress": told})
+
+    def _readers(self) -> stream_log.Writer:
+        if self._log is None:
+            self._log = stream_log.Writer(stream_log.key(self.task.id.hex, self.task.attempt))
+        return self._log
+
+    async def close(self) -> None:
+        """Give readers what waits, before the attempt's end is told."""
+        if self._log is not None:
+            await self._log.close()
 
     @property
     def upstream(self) -> str:
@@ -49,8 +72,19 @@ class Run:
         return f"{self.entries[-1].provider}/{self.entries[-1].upstream_model}"
 
 
+class Wait(Exception):
+    """Raised by a parent's handler: it is called again when a child's place is free, or all children have ended."""
+
+
 async def perform(run: Run) -> Ending:
     """Call the handler, and say what came of it."""
+    try:
+        return await _called(run)
+    finally:
+        await run.close()
+
+
+async def _called(run: Run) -> Ending:
     task = run.task
     policy = kinds.Policy()
     timer = asyncio.timeout(None)
@@ -65,6 +99,8 @@ async def perform(run: Run) -> Ending:
         finally:
             soft.cancel()
         return ending_of(run, Decision(states.SUCCEEDED, Outcome.SUCCEEDED), result=_storable(result))
+    except Wait:
+        return ending_of(run, Decision(states.WAITING, Outcome.WAITING))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -110,6 +146,7 @@ def ending_of(run: Run, decision: Decision, result: str | None = None) -> Ending
         result=result,
         upstream=run.upstream,
         entries=run.entries,
+        progress=run.told,
     )
 
 

@@ -33,6 +33,7 @@ SWEEP = 1.0  # seconds between looks for due work without a ring
 LOOK_AT_LEASES = 0.4  # seconds; a cancel is obeyed within a second
 HAND_BACK = 30.0
 QUARANTINE_SLOTS = 20
+WEBHOOK_SLOTS = 50  # of their own: receivers that hang must not keep work waiting, nor work the news of it
 Outcome = TaskAttempt.Outcome
 
 
@@ -48,7 +49,7 @@ class Executor:
         self._rung = set(self.queues)
         self._stopping = False
         self._handing_back = False
-        self._attempts: dict[UUID, tuple[Claimed, asyncio.Task[None]]] = {}
+        self._attempts: dict[UUID, tuple[Run, asyncio.Task[None]]] = {}
         self._cancelled: set[UUID] = set()
         self._turned = time.monotonic()
         self._finishes: Batch[Ending, str | None] = Batch(finish, name="finish", poisoned=self._finish_poisoned)
@@ -111,18 +112,23 @@ class Executor:
 
     async def _claim_round(self) -> None:
         """Take due work until the slots are full or nothing is due. Free slots are dealt by the queues' weights."""
-        while self._rung and not self._stopping:
-            free = self._free()
-            if free <= 0:
-                return  # an attempt that ends wakes us
-            for queue, share in _deal(self._rung, free):
+        while not self._stopping:
+            shares = self._shares()
+            if not shares:
+                return  # nothing is due, or an attempt that ends wakes us
+            for queue, share in shares:
                 taken = await self._claim(queue, share)
                 if taken < share:
                     self._rung.discard(queue)
 
-    def _free(self) -> int:
+    def _shares(self) -> list[tuple[str, int]]:
+        """How many tasks to claim from each queue now."""
+        webhooks = sum(run.task.queue == states.WEBHOOKS for run, _ in self._attempts.values())
         slots = min(self.slots, QUARANTINE_SLOTS) if self.queues == [states.QUARANTINE] else self.slots
-        return slots - len(self._attempts)
+        shares = _deal(self._rung - {states.WEBHOOKS}, slots - (len(self._attempts) - webhooks))
+        if states.WEBHOOKS in self._rung and webhooks < WEBHOOK_SLOTS:
+            shares.append((states.WEBHOOKS, WEBHOOK_SLOTS - webhooks))
+        return shares
 
     async def _claim(self, queue: str, most: int) -> int:
         if self._alone():
@@ -131,25 +137,25 @@ class Executor:
         if queue == states.QUARANTINE and not claimed and not self._attempts:
             claimed = await in_db(claim, queue, self.worker, 1, limits=kinds.limits(), alone=True)
         for task in claimed:
-            attempt = asyncio.create_task(self._attempt(task))
-            self._attempts[task.id] = (task, attempt)
+            run = Run(task, self.worker)
+            self._attempts[task.id] = (run, asyncio.create_task(self._attempt(run)))
         return len(claimed)
 
     def _alone(self) -> bool:
-        return any(task.worker_losses >= retry_policy.ALONE_AT for task, _ in self._attempts.values())
+        return any(run.task.worker_losses >= retry_policy.ALONE_AT for run, _ in self._attempts.values())
 
     # Attempts
 
-    async def _attempt(self, task: Claimed) -> None:
+    async def _attempt(self, run: Run) -> None:
+        task = run.task
         context = RequestContext(task.request_id or ids.request_id())
         context.log_fields.update(task=task.id.hex, kind=task.kind, attempt=task.attempt)
         request_context.enter(context)
-        run = Run(task, self.worker)
         try:
             ending = await perform(run)
         except asyncio.CancelledError:
             if task.id not in self._cancelled and not self._handing_back:
-                self._forget(task)
+                self._forget(run)
                 raise  # another has the lease
             state = states.CANCELLED if task.id in self._cancelled else states.RETRYING
             outcome = Outcome.CANCELLED if state == states.CANCELLED else Outcome.HANDED_BACK
@@ -159,13 +165,13 @@ class Executor:
         except Exception as error:
             log.error("finish_failed", exc_info=error)  # its time runs out, and the reaper takes it
         finally:
-            self._forget(task)
+            self._forget(run)
             log.info("attempt_ended", outcome=ending.decision.outcome, state=ending.decision.state)
 
-    def _forget(self, task: Claimed) -> None:
-        if self._attempts.get(task.id, (None,))[0] is task:
-            del self._attempts[task.id]
-        self._cancelled.discard(task.id)
+    def _forget(self, run: Run) -> None:
+        if self._attempts.get(run.task.id, (None,))[0] is run:
+            del self._attempts[run.task.id]
+        self._cancelled.discard(run.task.id)
         if self._rung:
             self._news.set()
 
@@ -192,21 +198,32 @@ class Executor:
         while True:
             await asyncio.sleep(LOOK_AT_LEASES)
             try:
-                before = dict(self._attempts)
-                held = await in_db(leases.held, self.worker)
-                for task_id, (task, attempt) in before.items():
-                    row = held.get(task_id)
-                    if row is None or row.token != task.token:
-                        if self._attempts.get(task_id, (None,))[0] is task and not attempt.done():
-                            self._lease_is_lost(task, attempt)
-                    elif row.cancel_requested and task_id not in self._cancelled:
-                        self._cancelled.add(task_id)
-                        attempt.cancel()
+                await self._look(dict(self._attempts))
                 if time.monotonic() - handed_back_at > HAND_BACK:
                     handed_back_at = time.monotonic()
                     await in_db(leases.hand_back, self.worker, known=list(self._attempts))
             except LOST_CONNECTION as error:
                 log.warning("leases_unreadable", error=type(error).__name__)
+            except Exception as error:  # without this look no cancel is obeyed any more
+                log.error("look_at_leases_failed", exc_info=error)
+
+    async def _look(self, before: dict[UUID, tuple[Run, "asyncio.Task[None]"]]) -> None:
+        """Obey cancels, leave what another has taken, write the progress that was told."""
+        held = await in_db(leases.held, self.worker)
+        for task_id, (run, attempt) in before.items():
+            row = held.get(task_id)
+            if row is None or row.token != run.task.token:
+                if self._attempts.get(task_id, (None,))[0] is run and not attempt.done():
+                    self._lease_is_lost(run.task, attempt)
+            elif row.cancel_requested and task_id not in self._cancelled:
+                self._cancelled.add(task_id)
+                attempt.cancel()
+        told = [(run, run.told) for run, _ in before.values() if run.told]
+        if told:
+            await in_db(leases.write_progress, [(run.task.id, run.task.token, text) for run, text in told])
+        for run, text in told:
+            if run.told == text:
+                run.told = ""
 
     def _lease_is_lost(self, task: Claimed, attempt: "asyncio.Task[None]") -> None:
         # It may just be finishing: then its batch has moved the row and the attempt is about to end.

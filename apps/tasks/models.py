@@ -46,6 +46,7 @@ class Task(models.Model):
 
     parent_id = models.UUIDField(null=True)
     item_index = models.PositiveIntegerField(null=True)
+    children_total = models.PositiveIntegerField(null=True, help_text="Children that a parent will have in all.")
     callback_url = models.TextField(blank=True)
     metadata = models.TextField(blank=True, help_text="JSON object.")
     progress = models.TextField(blank=True, help_text="JSON: current, total, status.")
@@ -62,6 +63,12 @@ class Task(models.Model):
                 fields=["deadline"], name="task_deadline", condition=Q(state__in=(*states.DUE, states.WAITING))
             ),
             models.Index(fields=["project", "-id"], name="task_of_a_project"),
+            models.Index(fields=["id"], name="task_waiting", condition=Q(state=states.WAITING)),
+            models.Index(
+                fields=["parent_id"],
+                name="task_unfinished_child",
+                condition=Q(parent_id__isnull=False, finished_at__isnull=True),
+            ),
             models.Index(fields=["finished_at"], name="task_finished", condition=Q(state__in=states.FINAL)),
         ]
         constraints = [

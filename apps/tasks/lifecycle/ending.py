@@ -41,7 +41,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Ending:
-    """The end of one attempt. result: JSON text. delay: seconds to the next attempt of a retrying task."""
+    """The end of one attempt. result, progress: JSON text."""
 
     task_id: UUID
     token: int
@@ -55,6 +55,7 @@ class Ending:
     result: str | None = None
     upstream: str = ""
     entries: Sequence[Entry] = field(default_factory=tuple)
+    progress: str = ""
 
 
 def failure_of(error: BaseException, *, kind: str, upstream: str) -> Failure:

@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 _MOVE = """
 WITH f AS (
   SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::text[],
-                       %s::text[])
-    AS f(id, token, state, delay, charged, parked, error, fingerprint)),
+                       %s::text[], %s::text[])
+    AS f(id, token, state, delay, charged, parked, error, fingerprint, progress)),
  meant AS (
   SELECT f.*, CASE WHEN f.state = 'retrying' AND f.charged > 0
                     AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint)
@@ -34,10 +34,11 @@ UPDATE tasks_task t SET
   charged_failures = t.charged_failures + m.charged,
   parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now()) END,
   finished_at = CASE WHEN b.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
-  error = CASE WHEN b.becomes = 'dead' THEN m.error ELSE '' END
+  error = CASE WHEN b.becomes = 'dead' THEN m.error ELSE '' END,
+  progress = coalesce(nullif(m.progress, ''), t.progress)
 FROM meant m CROSS JOIN LATERAL (
   SELECT CASE WHEN EXISTS (SELECT 1 FROM tasks_task c WHERE c.id = m.id AND c.cancel_requested)
-              AND m.becomes IN ('retrying', 'dead') THEN 'cancelled' ELSE m.becomes END AS becomes) b
+              AND m.becomes IN ('retrying', 'waiting', 'dead') THEN 'cancelled' ELSE m.becomes END AS becomes) b
 WHERE t.id = m.id AND t.state = 'running' AND t.token = m.token
 RETURNING t.id, t.state, t.project_id, t.api_key_id, t.kind, t.queue, t.cycle, t.callback_url, t.parent_id
 """
@@ -118,6 +119,7 @@ def _move(endings: Sequence[Ending]) -> dict[UUID, _Moved]:
                 [decision.parked for decision in decisions],
                 [error_of(ending) for ending in endings],
                 [ending.failure.fingerprint if ending.failure else "" for ending in endings],
+                [ending.progress for ending in endings],
             ],
         )
         return {row[0]: _Moved(row) for row in cursor.fetchall()}

@@ -1,6 +1,6 @@
-"""A worker's view of its leases: what it holds by the database, what to cancel, what to hand back."""
+"""A worker's view of its leases: what it holds by the database, what to cancel, what to hand back, how far it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -47,3 +47,17 @@ def hand_back(worker: UUID, *, known: Collection[UUID], age: float = UNKNOWN_FOR
     with connection.cursor() as cursor:
         cursor.execute(_HAND_BACK, {"worker": worker, "known": list(known), "age": age})
         return len(cursor.fetchall())
+
+
+def write_progress(told: Sequence[tuple[UUID, int, str]]) -> None:
+    """Write the progress, JSON text, of attempts by task and token; one that lost its lease changes nothing."""
+    ordered = sorted(told)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE tasks_task t SET progress = f.progress
+            FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS f(id, token, progress)
+            WHERE t.id = f.id AND t.state = 'running' AND t.token = f.token
+            """,
+            [list(column) for column in zip(*ordered, strict=True)],
+        )
