@@ -14,7 +14,7 @@ from apps.core.database import in_db
 from apps.providers.contract import Json
 from apps.streaming import frames
 from apps.streaming.schemas import CancelTask, CreateCompletion, ResumeCompletion, SubscribeTask
-from apps.tasks import queries
+from apps.tasks import events, queries
 from apps.tasks.lifecycle.cancel import cancel
 
 Put = Callable[[str], Awaitable[None]]
@@ -55,8 +55,6 @@ def subscription(message: SubscribeTask) -> Work:
     """The events of a task after those that the client has, until it has ended."""
 
     async def work(caller: Caller, put: Put) -> None:
-        from apps.tasks import events  # type: ignore[attr-defined]
-
         task_id = queries.task_id(message.task_id)
         found = events.follow(caller.project_id, task_id, starting_after=message.starting_after)
         async with contextlib.aclosing(found):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,11 @@ class Socket:
     def say(self, **message: Any) -> None:
         """Send a message."""
         self.connection.send(json.dumps(message))
+
+    def offend(self, frame: Any, **options: Any) -> None:
+        """Send what makes the gateway close the socket, maybe before it is sent."""
+        with suppress(ConnectionClosed):
+            self.connection.send(frame, **options)
 
     def create(self, stream_id: str, model: str, **fields: Any) -> None:
         """Begin a completion."""
