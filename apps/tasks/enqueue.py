@@ -141,9 +141,10 @@ _PLAIN = ", ".join(name for name, _, _ in _COLUMNS[:13])
 _INSERT = f"""
 WITH given AS (SELECT * FROM unnest({", ".join(f"%s::{kind}[]" for _, kind, _ in _COLUMNS)}) AS given({_GIVEN})),
 made AS (
-  INSERT INTO tasks_task ({_PLAIN}, state, next_attempt_at, deadline, created_at, cancel_requested, attempt, cycle,
-    charged_failures, worker_losses, progress, error)
-  SELECT {_PLAIN}, 'pending', now() + make_interval(secs => delay), now() + make_interval(secs => deadline), now(),
+  INSERT INTO tasks_task ({_PLAIN}, state, next_attempt_at, deadline, allowed, created_at, cancel_requested, attempt,
+    cycle, charged_failures, worker_losses, progress, error)
+  SELECT {_PLAIN}, 'pending', now() + make_interval(secs => delay), now() + make_interval(secs => deadline),
+    deadline, now(),
     false, 0, 1, 0, 0, '', ''
   FROM given),
 paid AS (

@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 
+from apps.completions import spending
 from apps.core import config_version, ids, request_context
 from apps.core.database import LOST_CONNECTION, Batch, in_db
 from apps.core.request_context import RequestContext
@@ -20,7 +21,7 @@ from apps.tasks import kinds, retry_policy, states
 from apps.tasks.attempt import Run, ending_of, perform
 from apps.tasks.errors import ResultNotStorable
 from apps.tasks.lifecycle import leases
-from apps.tasks.lifecycle.claim import Claimed, claim
+from apps.tasks.lifecycle.claim import claim
 from apps.tasks.lifecycle.ending import Ending, failure_of
 from apps.tasks.lifecycle.finish import finish
 from apps.tasks.models import TaskAttempt
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 SWEEP = 1.0  # seconds between looks for due work without a ring
 LOOK_AT_LEASES = 0.4  # seconds; a cancel is obeyed within a second
-HAND_BACK = 30.0
+HAND_BACK = 30.0  # seconds between looks for rows that it does not know
 QUARANTINE_SLOTS = 20
 WEBHOOK_SLOTS = 50  # of their own: receivers that hang must not keep work waiting, nor work the news of it
 Outcome = TaskAttempt.Outcome
@@ -48,7 +49,6 @@ class Executor:
         self._news = asyncio.Event()
         self._rung = set(self.queues)
         self._stopping = False
-        self._handing_back = False
         self._attempts: dict[UUID, tuple[Run, asyncio.Task[None]]] = {}
         self._cancelled: set[UUID] = set()
         self._turned = time.monotonic()
@@ -91,6 +91,9 @@ class Executor:
                 except LOST_CONNECTION as error:
                     log.warning("claim_failed", error=type(error).__name__)
                     await asyncio.sleep(0.5)
+                except Exception as error:  # one that lives and claims nothing would be worse than one that tries
+                    log.error("claim_failed", exc_info=error)
+                    await asyncio.sleep(SWEEP)
                 try:
                     async with asyncio.timeout(SWEEP):
                         await self._news.wait()
@@ -102,6 +105,7 @@ class Executor:
             for chore in chores:
                 chore.cancel()
             await asyncio.to_thread(self.presence.stop)
+            await spending.shut_down()
             log.info("worker_stopped", worker=self.worker.hex)
 
     # Claiming
@@ -131,7 +135,8 @@ class Executor:
         return shares
 
     async def _claim(self, queue: str, most: int) -> int:
-        if self._alone():
+        # Without a sign of life that stands, what is claimed would be taken from us and count as a lost worker.
+        if self._alone() or not self.presence.stands():
             return 0
         claimed = await in_db(claim, queue, self.worker, most, limits=kinds.limits())
         if queue == states.QUARANTINE and not claimed and not self._attempts:
@@ -152,21 +157,22 @@ class Executor:
         context.log_fields.update(task=task.id.hex, kind=task.kind, attempt=task.attempt)
         request_context.enter(context)
         try:
-            ending = await perform(run)
-        except asyncio.CancelledError:
-            if task.id not in self._cancelled and not self._handing_back:
-                self._forget(run)
-                raise  # another has the lease
-            state = states.CANCELLED if task.id in self._cancelled else states.RETRYING
-            outcome = Outcome.CANCELLED if state == states.CANCELLED else Outcome.HANDED_BACK
-            ending = ending_of(run, Decision(state, outcome))
-        try:
+            try:
+                ending = await perform(run)
+            except asyncio.CancelledError:
+                ending = self._cut_short(run)
             await asyncio.shield(self._finishes.submit(ending))
+            log.info("attempt_ended", outcome=ending.decision.outcome, state=ending.decision.state)
         except Exception as error:
             log.error("finish_failed", exc_info=error)  # its time runs out, and the reaper takes it
         finally:
             self._forget(run)
-            log.info("attempt_ended", outcome=ending.decision.outcome, state=ending.decision.state)
+
+    def _cut_short(self, run: Run) -> Ending:
+        """The end of an attempt that was cancelled, handed back, or lost its lease: of that only its cost is kept."""
+        if run.task.id in self._cancelled:
+            return ending_of(run, Decision(states.CANCELLED, Outcome.CANCELLED))
+        return ending_of(run, Decision(states.RETRYING, Outcome.HANDED_BACK))
 
     def _forget(self, run: Run) -> None:
         if self._attempts.get(run.task.id, (None,))[0] is run:
@@ -179,12 +185,14 @@ class Executor:
         """An ending that Postgres, or a receiver, refuses alone: the task dies by the shortest path."""
         ending.decision = Decision(states.DEAD, Outcome.FAILED, charged=True)
         ending.result = None
-        ending.failure = failure_of(ResultNotStorable(), kind="", upstream="")
-        ending.entries = ()
-        try:
-            finish([ending])
-        except Exception as again:
-            log.error("finish_refused", task=ending.task_id.hex, exc_info=again)
+        ending.failure = failure_of(ResultNotStorable(), kind=ending.kind, upstream=ending.upstream)
+        for entries in (ending.entries, ()):
+            ending.entries = entries
+            try:
+                finish([ending])
+                return
+            except Exception as again:
+                log.error("finish_refused", task=ending.task_id.hex, exc_info=again)
 
     # Beside the attempts
 
@@ -214,7 +222,7 @@ class Executor:
             row = held.get(task_id)
             if row is None or row.token != run.task.token:
                 if self._attempts.get(task_id, (None,))[0] is run and not attempt.done():
-                    self._lease_is_lost(run.task, attempt)
+                    self._lease_is_lost(run, attempt)
             elif row.cancel_requested and task_id not in self._cancelled:
                 self._cancelled.add(task_id)
                 attempt.cancel()
@@ -225,10 +233,10 @@ class Executor:
             if run.told == text:
                 run.told = ""
 
-    def _lease_is_lost(self, task: Claimed, attempt: "asyncio.Task[None]") -> None:
+    def _lease_is_lost(self, run: Run, attempt: "asyncio.Task[None]") -> None:
         # It may just be finishing: then its batch has moved the row and the attempt is about to end.
-        if time.time() - task.started_at.timestamp() > settings.REDRIVE.worker_ttl:
-            log.warning("lease_lost", task=task.id.hex)
+        if time.monotonic() - run.begun > settings.REDRIVE.worker_ttl:
+            log.warning("lease_lost", task=run.task.id.hex)
             attempt.cancel()
 
     def _begin_to_stop(self) -> None:
@@ -239,7 +247,6 @@ class Executor:
         running = [attempt for _, attempt in self._attempts.values()]
         if running:
             await asyncio.wait(running, timeout=settings.REDRIVE.worker_grace)
-        self._handing_back = True
         for _, attempt in list(self._attempts.values()):
             attempt.cancel()
         if self._attempts:

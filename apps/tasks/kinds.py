@@ -102,6 +102,11 @@ def upcast(kind: Kind, version: int, args: Json) -> Json:
     return args
 
 
+def own_queues() -> dict[str, str]:
+    """The queues of those kinds whose tasks wait apart from what clients' priorities name."""
+    return {kind.name: kind.queue for kind in _kinds.values() if kind.queue not in states.PRIORITIES}
+
+
 def limits() -> dict[str, float]:
     """Seconds that an attempt of each kind may take."""
     return {kind.name: kind.limit for kind in _kinds.values()}

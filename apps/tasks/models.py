@@ -30,6 +30,7 @@ class Task(models.Model):
     queue = models.CharField(max_length=16)
     next_attempt_at = models.DateTimeField()
     deadline = models.DateTimeField(null=True)
+    allowed = models.FloatField(null=True, help_text="Seconds from the accept, or a redrive, to the deadline.")
     cancel_requested = models.BooleanField(default=False)
 
     # The lease of the running attempt.
@@ -82,6 +83,10 @@ class Task(models.Model):
                 name="task_is_final_exactly_with_an_end",
                 condition=Q(state__in=states.FINAL, finished_at__isnull=False)
                 | (Q(state__in=states.UNFINISHED) & Q(finished_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="task_that_shall_be_cancelled_runs_or_is_final",
+                condition=Q(cancel_requested=False) | Q(state__in=(states.RUNNING, *states.FINAL)),
             ),
             models.UniqueConstraint(
                 name="task_item_of_a_parent_once",
@@ -172,11 +177,11 @@ class QueueState(models.Model):
 class WorkerPresence(models.Model):
     """A worker's lease on all its attempts: without renewal they are taken from it at `expires_at`.
 
-    `lock_key` names the advisory lock that its session holds: a free lock tells of a killed worker at once.
+    `lock_key` names the advisory lock that its session holds, if it does: a free one tells of a killed worker at once.
     """
 
     id = models.UUIDField(primary_key=True)
-    lock_key = models.IntegerField()
+    lock_key = models.IntegerField(null=True)
     host = models.CharField(max_length=255)
     pid = models.IntegerField()
     queues = models.CharField(max_length=255)

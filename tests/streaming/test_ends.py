@@ -72,11 +72,12 @@ def test_idle_crowded_and_stopped(mortal: Gateway, make_key: MakeKey, route: Mak
     upstream.script(model, stream("12345678", then_hang=True, gone=gone))
     with ExitStack() as opened:
         idle, busy = (opened.enter_context(dial(mortal, secret)) for _ in range(2))
+        assert [socket.hear()["type"] for socket in (idle, busy)] == ["connection.ready"] * 2
         one_more = opened.enter_context(dial(mortal, secret))
         code, messages = one_more.closed()
         assert (code, messages[0]["error"]["code"]) == (1013, "service_unavailable")
         busy.create("a", model)
-        busy.until("completion.chunk")
+        assert busy.hear()["type"] == "completion.chunk"
         code, messages = idle.closed()
         assert (code, messages[-1]["error"]["code"]) == (1000, "timeout")
         assert not gone.is_set()  # one with a stream is not idle

@@ -81,23 +81,3 @@ def test_one_who_reads_slowly_gets_everything(ready: Dial, route: MakeRoute, ups
         assert message["sequence_number"] == number
         pause.wait(0.005)
     assert (message["type"], number) == ("completion.completed", 301)
-
-
-def test_a_flood_of_pings_that_nobody_reads_ends_in_1013(narrow: Socket, door: Gateway) -> None:
-    before = resident(door)
-    flooding = threading.Thread(target=narrow.offend, args=('{"type":"ping"}',))
-    stopped = threading.Event()
-
-    def flood() -> None:
-        while not stopped.is_set():
-            try:
-                narrow.connection.send('{"type":"ping"}')
-            except ConnectionClosed:
-                return
-
-    flooding = threading.Thread(target=flood, daemon=True)
-    flooding.start()
-    flooding.join(25)
-    stopped.set()
-    assert not flooding.is_alive()
-    assert resident(door) - before < 32 * MIB
