@@ -78,6 +78,8 @@ class Streams:
         if stream is not None and stream.task is not None and not (stream.cancelled or stream.ending):
             stream.cancelled = True
             stream.task.cancel()
+            if stream.operation != CHAT:
+                stream.id = None  # no last frame would say when it is free
 
     def abort(self) -> None:
         """Let go of all upstreams; nobody is told."""
@@ -123,7 +125,7 @@ class Streams:
             if not stream.cancelled or task is None:
                 raise
             task.uncancel()
-            if stream.id is None or stream.operation != CHAT:
+            if stream.id is None:
                 return "cancelled", None
             return "cancelled", frames.completed(stream.id, "cancelled", context)
         except CloseSocket:

@@ -86,3 +86,11 @@ def test_idle_crowded_and_stopped(mortal: Gateway, make_key: MakeKey, route: Mak
         assert gone.wait(3)
         assert mortal.process.wait(8) is not None
     assert LedgerEntry.objects.get(model=model).outcome == "cancelled"
+
+
+def test_guessing_keys_is_closed_4429_after_thirty(mortal: Gateway, make_key: MakeKey) -> None:
+    codes = []
+    for index in range(31):
+        with dial(mortal, f"rd_guess{index}") as socket:
+            codes.append(socket.closed()[0])
+    assert codes == [4401] * 30 + [4429]
