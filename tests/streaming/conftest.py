@@ -82,6 +82,18 @@ class Socket:
 Dial = Callable[..., Socket]
 
 
+def chunks_of(messages: list[Json], stream_id: str) -> list[Json]:
+    """The chunks of a stream, whose numbers must be 1, 2, ..."""
+    found = [one for one in messages if one["type"] == "completion.chunk" and one["stream_id"] == stream_id]
+    assert [one["sequence_number"] for one in found] == list(range(1, len(found) + 1))
+    return [one["chunk"] for one in found]
+
+
+def text_of(chunks: list[Json]) -> str:
+    """The text that chunks carry."""
+    return "".join(choice["delta"].get("content") or "" for one in chunks for choice in one["choices"])
+
+
 @contextmanager
 def dial(gateway: Gateway, secret: str | None = None, **options: Any) -> Iterator[Socket]:
     """A socket, with a key in its header unless there is none; options: path, headers, those of the library."""
