@@ -61,6 +61,7 @@ class Socket:
             found.append(self.hear())
             if found[-1]["type"] == type and stream_id in (None, found[-1].get("stream_id")):
                 return found
+            assert found[-1]["type"] != "error", found[-1]
 
     def error(self, stream_id: str | None = None) -> Json:
         """The inner error object of the next message, which is an error."""

@@ -157,9 +157,9 @@ def test_to_cancel_what_has_ended_changes_nothing(ready: Dial) -> None:
 def test_a_lost_socket_aborts_its_completions_upstream_and_pays_for_them(
     how: str, ready: Dial, route: MakeRoute, upstream: Upstream, ledger: Rows
 ) -> None:
-    socket, calls = ready(), []
-    for name in ("a", "b"):
-        model, gone = route(), threading.Event()
+    socket, calls, models = ready(), [], {"a": route(), "b": route()}
+    for name, model in models.items():
+        gone = threading.Event()
         upstream.script(model, stream("12345678", then_hang=True, gone=gone))
         socket.create(name, model)
         socket.until("completion.chunk", name)
