@@ -8,9 +8,10 @@ from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 from ninja.security.http import HttpAuthBase
 
-from apps.access.authentication import Caller, authenticate
+from apps.access.authentication import Caller
+from apps.access.way_in import identify
 from apps.completions.api import router as completions
-from apps.core import errors, json_codec, lean_asgi, request_context
+from apps.core import errors, field_paths, json_codec, lean_asgi, request_context
 from apps.tasks.api import router as tasks
 from apps.webhooks.api import router as webhooks
 
@@ -28,16 +29,6 @@ class ApiKeyAuth(HttpAuthBase):
     async def __call__(self, request: HttpRequest) -> Caller:
         known: Caller | None = request_context.current().caller
         return known or await identify(request.META.get("HTTP_AUTHORIZATION", ""))
-
-
-async def identify(authorization: str) -> Caller:
-    """The caller that a request's Authorization header names. Raises as authenticate."""
-    scheme, _, secret = authorization.partition(" ")
-    context = request_context.current()
-    caller = await authenticate(secret.strip() if scheme.lower() == "bearer" else None, address=context.address)
-    context.caller = caller
-    context.log_fields["key"] = caller.key_prefix
-    return caller
 
 
 class JSONParser(Parser):
@@ -88,10 +79,8 @@ def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     first = error.errors[0]
     if first["loc"] == ("body", "payload"):
         return lean_asgi.render(errors.InvalidRequest("The body must be a JSON object."))
-    names_absent_field = first["type"] in {"missing", "union_tag_not_found"}
-    param = field_path(first["loc"], getattr(request, "parsed_json", None), names_absent_field=names_absent_field)
-    reason = str(first["msg"]).removeprefix("Value error, ")
-    return lean_asgi.render(errors.InvalidRequest(f"{param}: {reason}" if param else reason, param=param or None))
+    location = first["loc"][2:] if first["loc"][:1] == ("body",) else first["loc"][1:]  # without Ninja's frame
+    return lean_asgi.render(field_paths.invalid(first, location, getattr(request, "parsed_json", None)))
 
 
 @api.exception_handler(HttpError)
@@ -105,20 +94,3 @@ def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
 def failed(request: HttpRequest, error: Exception) -> HttpResponse:
     """Everything else: the tree's errors as they are, stores away as 503, bugs as 500."""
     return lean_asgi.respond_to(error)
-
-
-def field_path(location: tuple[Any, ...], body: Any, *, names_absent_field: bool = False) -> str:
-    """`messages[0].content`: Pydantic's location as far as it leads through the body.
-
-    What it names besides (members of unions) is in no body and is left out; the last part stays if
-    the complaint is that this field is absent.
-    """
-    path, here = "", body
-    location = location[2:] if location[:1] == ("body",) else location[1:]  # without Ninja's frame
-    for place, part in enumerate(location):
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and part in range(len(here))):
-            here = here[part]
-        elif not (names_absent_field and place == len(location) - 1 and isinstance(part, str)):
-            continue
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return path[:200]

@@ -1,4 +1,4 @@
-"""The one dispatcher: /v1, health and metrics go to the lean handler, all else to Django's own; lifespan beside.
+"""The one dispatcher: /v1, health and metrics go to the lean handler, all else to Django's; websockets, lifespan.
 
 `uvicorn config.asgi:application --lifespan on`: the lifespan events start the look-out for changed configuration
 and, at the end, write what still waits for the ledger.
@@ -20,11 +20,15 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 
 from apps.access import admission, replays
+from apps.access.way_in import identify
 from apps.completions import spending
 from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
 from apps.core.request_context import ASGIApp, Receive, RequestContext, RequestContextMiddleware, Scope, Send
-from config import api
+from config import (
+    urls,  # noqa: F401  (all views are loaded before the first request)
+    websockets,
+)
 
 log = structlog.get_logger("redrive.access")
 
@@ -42,7 +46,7 @@ async def show_limits() -> None:
 async def know_caller(scope: Scope) -> None:
     """Refuse the large bodies of strangers before they fill memory."""
     found = [value for name, value in scope["headers"] if name == b"authorization"]
-    await api.identify(found[0].decode("latin-1") if found else "")
+    await identify(found[0].decode("latin-1") if found else "")
 
 
 def note_reply(scope: Scope, context: RequestContext) -> None:
@@ -68,6 +72,7 @@ class Application:
         lean = LeanASGIHandler(max_body=conf.max_body, before_reply=show_limits, before_body=know_caller)
         self._lean = RequestContextMiddleware(lean, trusted_proxies=conf.trusted_proxies, on_end=note_reply)
         self._stock = RequestContextMiddleware(cast(ASGIApp, ASGIHandler()), trusted_proxies=conf.trusted_proxies)
+        self._sockets = RequestContextMiddleware(websockets.application(), trusted_proxies=conf.trusted_proxies)
         self._watcher: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,8 +83,7 @@ class Application:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
-            await receive()
-            await send({"type": "websocket.close", "code": 4404})
+            await self._sockets(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

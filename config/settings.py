@@ -42,6 +42,7 @@ INSTALLED_APPS = [
     "apps.tasks",
     "apps.dead_letters",
     "apps.webhooks",
+    "apps.streaming",
 ]
 
 # The operators' side only: /v1 is served by apps/core/lean_asgi.py without Django's middleware.

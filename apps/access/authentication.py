@@ -72,9 +72,10 @@ def forget() -> None:
     _generation += 1
 
 
-async def authenticate(secret: str | None, *, address: str) -> Caller:
+async def authenticate(secret: str | None, *, address: str | None) -> Caller:
     """The caller of a secret. Raises InvalidApiKey, RateLimitExceeded (too many refused from this address),
-    ServiceUnavailable (an unknown key while Postgres is away)."""
+    ServiceUnavailable (an unknown key while Postgres is away). address: None for a secret that was accepted before
+    on the same connection; a refusal of it is no guess."""
     digest = keys.digest(secret) if secret else ""
     known = _known.get(digest)
     if known is not None and known.generation == _generation and not config_version.is_stale():
@@ -179,14 +180,18 @@ def _limits(owner: Any) -> Limits:
     )
 
 
-def _refuse_guessing(address: str, known: _Known | None) -> None:
+def _refuse_guessing(address: str | None, known: _Known | None) -> None:
+    if address is None:
+        return
     since, count = _failures.get(address, (0.0, 0))
     wait = since + 60 - time.monotonic()
     if known is None and count >= FAILURES_PER_MINUTE and wait > 0:
         raise errors.RateLimitExceeded("Too many refused API keys from this address.", retry_after=wait)
 
 
-def _count_failure(address: str) -> None:
+def _count_failure(address: str | None) -> None:
+    if address is None:
+        return
     since, count = _failures.get(address, (0.0, 0))
     now = time.monotonic()
     _failures[address] = (since, count + 1) if now - since < 60 else (now, 1)

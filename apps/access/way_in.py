@@ -7,14 +7,24 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from apps.access import admission, idempotency, replays
-from apps.access.authentication import Caller
+from apps.access.authentication import Caller, authenticate
 from apps.access.idempotency import Replay
-from apps.core import json_codec
+from apps.core import json_codec, request_context
 from apps.core.errors import InvalidRequest
 
 MAX_END_USER = 256
 
 Create = Callable[..., Awaitable[Any]]  # (the caller, the request's body, end_user=) -> the reply's object
+
+
+async def identify(authorization: str) -> Caller:
+    """The caller that a request's Authorization header names. Raises as authenticate."""
+    scheme, _, secret = authorization.partition(" ")
+    context = request_context.current()
+    caller = await authenticate(secret.strip() if scheme.lower() == "bearer" else None, address=context.address)
+    context.caller = caller
+    context.log_fields["key"] = caller.key_prefix
+    return caller
 
 
 def caller_of(request: HttpRequest) -> Caller:
@@ -25,14 +35,18 @@ def caller_of(request: HttpRequest) -> Caller:
 
 def end_user_of(request: HttpRequest) -> str:
     """X-User-ID, or empty. Raises InvalidRequest."""
-    raw: str = request.META.get("HTTP_X_USER_ID", "")
+    return end_user(request.META.get("HTTP_X_USER_ID", ""))
+
+
+def end_user(header: str) -> str:
+    """The value of an X-User-ID header, read as Latin-1. Raises InvalidRequest."""
     try:
-        end_user = raw.encode("latin-1").decode()  # Django reads headers as Latin-1, clients send UTF-8
+        found = header.encode("latin-1").decode()  # servers read headers as Latin-1, clients send UTF-8
     except UnicodeError:
         raise InvalidRequest("X-User-ID is not UTF-8.", param="X-User-ID") from None
-    if len(end_user) > MAX_END_USER or not end_user.isprintable():
+    if len(found) > MAX_END_USER or not found.isprintable():
         raise InvalidRequest(f"X-User-ID may have {MAX_END_USER} printable characters.", param="X-User-ID")
-    return end_user
+    return found
 
 
 async def once(request: HttpRequest, payload: Any, create: Create) -> HttpResponse:

@@ -111,6 +111,7 @@ class Purpose:
             ttft_ms=None if attempt.first_token is None else round(attempt.first_token * 1000),
             elapsed_ms=round(context.elapsed_ms()),
         )
+        context.booked = entry
         (self.put or batch().append)(entry)
         return cost
 

@@ -82,6 +82,15 @@ class RedriveSettings(BaseSettings):
     webhook_retention_days: int = Field(
         30, ge=7, le=3650, description="days that webhook events and their deliveries are kept"
     )
+    allowed_origins: CommaSeparated = Field(
+        default_factory=list, description="https://... of other sites whose pages may open websockets"
+    )
+    max_sockets: int = Field(2000, ge=1, description="websockets of one process whose key is known")
+    sockets_per_key: int = Field(100, ge=1, description="websockets of one key in one process")
+    socket_streams: int = Field(16, ge=1, le=1000, description="streams at once on one websocket")
+    socket_init: float = Field(10, gt=0, le=60, description="seconds a websocket may take to show its key")
+    socket_stall: float = Field(30, gt=0, le=600, description="seconds a websocket's client may read nothing")
+    socket_idle: float = Field(3600, gt=0, description="seconds a websocket may be open without a message or a stream")
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
 
     def missing(self) -> list[str]:
@@ -114,7 +123,9 @@ class RedriveSettings(BaseSettings):
         AllowList.parse(value)
         return value
 
-    @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", "outbound_allow", mode="before")
+    @field_validator(
+        "encryption_keys", "allowed_hosts", "csrf_trusted_origins", "outbound_allow", "allowed_origins", mode="before"
+    )
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return _split(value)

@@ -28,6 +28,9 @@ FIRST_TOKEN_SECONDS = Histogram(
 UPSTREAM_IN_FLIGHT = Gauge("redrive_upstream_in_flight", "Requests to providers that run", ["provider"])
 TOKENS = Counter("redrive_tokens", "Tokens of providers' answers", ["provider", "direction"])
 SPEND = Counter("redrive_spend_usd", "US dollars spent on providers", ["provider"])
+SOCKETS = Gauge("redrive_sockets", "Websockets that are open")
+SOCKET_CLOSES = Counter("redrive_socket_closes", "Websockets that ended, by close code", ["code"])
+SOCKET_STREAMS = Counter("redrive_socket_streams", "Streams on websockets that ended", ["operation", "outcome"])
 LEDGER_WAITING = Gauge("redrive_ledger_waiting_rows", "Ledger rows that wait for Postgres")
 
 

@@ -31,6 +31,7 @@ class RequestContext:
     reply_headers: dict[str, str] = field(default_factory=dict)  # names in lower case
     log_fields: dict[str, Any] = field(default_factory=dict)
     caller: Any = None  # access.authentication.Caller once the key is known
+    booked: Any = None  # completions.ledger.Entry of the last upstream request
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the request's start."""
@@ -55,8 +56,11 @@ def enter(context: RequestContext) -> None:
     _current.set(context)
 
 
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
 class RequestContextMiddleware:
-    """ASGI: opens a RequestContext, adds its headers when the reply starts, and tells `on_end` about it.
+    """ASGI: opens a RequestContext, adds its headers when the reply (or the websocket) starts, and tells `on_end`.
 
     on_end: called with the scope and the context when the reply has ended or the client has left.
     """
@@ -74,8 +78,8 @@ class RequestContextMiddleware:
         _current.set(context)
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                context.status = message["status"]
+            if message["type"] in _STARTS:
+                context.status = message.get("status", 101)
                 overhead = context.elapsed_ms() - context.upstream_seconds * 1000
                 message["headers"] = [
                     *message.get("headers", ()),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from apps.access import admission
 from apps.access.authentication import Caller
 from apps.access.idempotency import Claim
-from apps.core import errors, json_codec, request_context
+from apps.core import errors, field_paths, json_codec, request_context
 from apps.tasks import enqueue, states
 from apps.tasks.enqueue import Accepted, NewTask
 from apps.tasks.kinds import Kind
@@ -71,8 +71,7 @@ def arguments(kind: Kind, args: Json) -> BaseModel:
         return kind.args.model_validate(args)
     except ValidationError as error:
         first = error.errors()[0]
-        path = "args" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        raise errors.InvalidRequest(f"{path}: {first['msg']}", param=path[:200]) from None
+        raise field_paths.invalid(first, ("args", *first["loc"]), {"args": args}) from None
 
 
 def _metadata(found: dict[str, str] | None) -> str:

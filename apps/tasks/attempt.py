@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from apps.completions import stream_log
 from apps.completions.ledger import Entry
-from apps.core import error_payload, errors, json_codec
+from apps.core import error_payload, errors, field_paths, json_codec
 from apps.core.database import LOST_CONNECTION
 from apps.core.redis import RedisAway
 from apps.tasks import kinds, policies, retry_policy, states
@@ -120,12 +120,12 @@ async def _within_its_time(run: Run, kind: kinds.Kind) -> Ending:
 
 
 def _arguments(kind: kinds.Kind, task: Claimed) -> BaseModel:
+    args = kinds.upcast(kind, task.schema_version, task.arguments())
     try:
-        return kind.args.model_validate(kinds.upcast(kind, task.schema_version, task.arguments()))
+        return kind.args.model_validate(args)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise errors.InvalidRequest(f"{where}: {first['msg']}", param=where or None) from None
+        raise field_paths.invalid(first, first["loc"], args) from None
 
 
 def _failed(run: Run, error: BaseException, policy: kinds.Policy) -> Ending:

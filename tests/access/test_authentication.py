@@ -134,6 +134,17 @@ async def test_a_known_key_works_from_an_address_that_guessed(make_key: MakeKey)
     await authenticate(secret, address=HERE)
 
 
+async def test_a_secret_that_was_accepted_before_is_no_guess_when_it_is_refused(make_key: MakeKey) -> None:
+    key, secret = await in_db(make_key)
+    await authenticate(secret, address=HERE)
+    await in_db(keys.set_disabled, key=key, disabled=True)
+    forget()
+    for _ in range(FAILURES_PER_MINUTE + 1):
+        with pytest.raises(errors.InvalidApiKey):
+            await authenticate(secret, address=None)
+    assert authentication._failures == {}
+
+
 async def test_so_many_addresses_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "MAX_ADDRESSES", 3)
     for number in range(5):

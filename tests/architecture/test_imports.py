@@ -16,7 +16,7 @@ ALLOWED = {
     "rest_framework": r"config/(drf|urls|settings)\.py|apps/\w+/operator_api\.py",
     "drf_spectacular": r"config/\w+\.py|apps/\w+/operator_api\.py",
     "celery": r"config/celery\.py|apps/tasks/(doorbell|worker)\.py",
-    "channels": r"config/\w+\.py|apps/streaming/.+",
+    "channels": r"apps/streaming/consumer\.py",
     "asgiref": r"",
     "aiohttp": r"apps/core/outbound\.py|apps/providers/(http|probe|adapters/\w+)\.py",
     "redis": r"apps/core/(redis|error_payload|store_checks|embedded/valkey)\.py"

@@ -131,7 +131,8 @@ async def test_the_document_describes_every_route_without_a_key() -> None:
     assert {"/v1/chat/completions", "/v1/embeddings", "/v1/models"} <= set(reply.json["paths"])
 
 
-async def test_a_websocket_is_closed_politely() -> None:
+async def websocket(extensions: dict[str, Any]) -> list[Any]:
+    """What a handshake at an address without websockets is answered by a server that can do so much."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -140,5 +141,19 @@ async def test_a_websocket_is_closed_politely() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await Application()({"type": "websocket", "path": "/", "headers": []}, receive, send)
-    assert sent == [{"type": "websocket.close", "code": 4404}]
+    scope = {"type": "websocket", "path": "/", "headers": [], "client": HERE, "extensions": extensions}
+    await Application()(scope, receive, send)
+    return sent
+
+
+async def test_a_websocket_at_another_address_is_refused_with_the_one_body() -> None:
+    start, body = await websocket({"websocket.http.response": {}})
+    headers = dict(start["headers"])
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 404)
+    assert headers[b"content-type"] == b"application/json"
+    error = json.loads(body["body"])["error"]
+    assert (error["code"], error["request_id"].encode()) == ("not_found", headers[b"x-request-id"])
+
+
+async def test_a_server_that_cannot_answer_a_handshake_with_a_body_refuses_it() -> None:
+    assert await websocket({}) == [{"type": "websocket.close", "code": 1008}]

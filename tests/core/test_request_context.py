@@ -81,6 +81,18 @@ async def test_the_end_is_told_even_where_no_reply_began() -> None:
     assert ended == [499]
 
 
+async def test_a_websocket_shows_its_id_when_it_is_accepted_or_refused() -> None:
+    async def accept(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept", "subprotocol": None})
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+
+    for app, status in ((accept, 101), (refuse, 403)):
+        headers, (context,) = await call(app)
+        assert (headers["x-request-id"], context.status) == (context.request_id, status)
+
+
 async def test_requests_side_by_side_do_not_mix() -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         mine = request_context.current()

@@ -11,6 +11,9 @@ STOP_SECONDS = 10  # for running requests to end
 OPTIONS = (
     *("--loop", "uvloop", "--http", "config.http_protocol:BoundedHTTP", "--lifespan", "on", "--log-level", "warning"),
     *("--no-access-log", "--no-server-header", "--no-proxy-headers", "--backlog", "2048"),
+    *("--ws", "config.websocket_protocol:BoundedWebSocket", "--ws-max-size", str(1024 * 1024)),
+    # Chunks are small: compressing each would cost more than it saves.
+    *("--ws-per-message-deflate", "false", "--ws-ping-interval", "20", "--ws-ping-timeout", "20"),
     *("--timeout-graceful-shutdown", str(STOP_SECONDS), "--timeout-keep-alive", "75"),
 )
 
