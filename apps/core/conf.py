@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from apps.core import failpoints
 
 PREFIX = "REDRIVE_"
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,8 @@ class RedriveSettings(BaseSettings):
     worker_ttl: float = Field(10, gt=0, le=300, description="seconds without a sign of life until a worker is lost")
     worker_grace: float = Field(20, ge=0, le=3600, description="seconds running attempts get when a worker stops")
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
+    failpoints: str = Field("", description="for tests: where to fail, name:action,... (`apps/core/failpoints.py`)")
+    failpoints_enabled: bool = Field(False, description="for tests: without it the failpoints above are ignored")
 
     def missing(self) -> list[str]:
         """The variables without which the gateway cannot serve."""
@@ -97,6 +101,13 @@ class RedriveSettings(BaseSettings):
         for key in value:
             if not re.fullmatch(r"[\w-]{43}=", key, re.ASCII):
                 raise ValueError("each key is 32 bytes in url-safe base64")
+        return value
+
+    @field_validator("failpoints_enabled")
+    @classmethod
+    def _are_failpoints(cls, value: bool, info: ValidationInfo) -> bool:
+        if value:
+            failpoints.parse(info.data.get("failpoints", ""))
         return value
 
     @field_validator("encryption_keys", "allowed_hosts", "csrf_trusted_origins", mode="before")

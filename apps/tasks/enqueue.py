@@ -15,7 +15,7 @@ from django.db import connection, transaction
 
 from apps.access import idempotency
 from apps.access.idempotency import Claim
-from apps.core import ids
+from apps.core import failpoints, ids
 from apps.core.database import Batch
 from apps.core.errors import ServiceUnavailable
 from apps.tasks import doorbell, states
@@ -76,7 +76,12 @@ def accept_now(tasks: Sequence[NewTask]) -> None:
 def ring_after_commit(queues: Iterable[str]) -> None:
     """Tell workers of due work, once it is committed."""
     found = frozenset(queues)
-    transaction.on_commit(functools.partial(doorbell.ring, found))
+    transaction.on_commit(functools.partial(_ring, found))
+
+
+def _ring(queues: frozenset[str]) -> None:
+    failpoints.hit("enqueue.after_commit")
+    doorbell.ring(queues)
 
 
 @functools.cache
@@ -91,6 +96,7 @@ def _write(tasks: list[NewTask]) -> list[Accepted | Exception]:
         created = insert(fresh) if fresh else None
         known = _read(set(earlier.values())) if earlier else {}
         ring_after_commit(task.queue or task.priority for task in fresh)
+        failpoints.hit("enqueue.before_commit")
     results: list[Accepted | Exception] = []
     for index, task in enumerate(tasks):
         if index in refused:

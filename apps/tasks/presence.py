@@ -16,6 +16,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
+from apps.core import failpoints
 from apps.tasks.lifecycle.reap import LOCK_CLASS
 
 log = structlog.get_logger(__name__)
@@ -78,12 +79,13 @@ class Presence:
                 os._exit(EXIT_STUCK)
             try:
                 self._beat()
-            except psycopg.Error as error:
+            except Exception as error:  # whatever it is: who does not renew is lost
                 log.warning("presence_not_renewed", error=type(error).__name__)
                 self._disconnect()
         self._leave()
 
     def _beat(self) -> None:
+        failpoints.hit("presence.renew")
         if self._connection is None:
             known = connection.get_connection_params()
             address = {name: known[name] for name in ("dbname", "user", "password", "host", "port") if name in known}

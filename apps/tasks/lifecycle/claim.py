@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from apps.core import failpoints
 from apps.tasks import states
 from apps.tasks.retry_policy import ALONE_AT
 
@@ -69,7 +70,6 @@ FROM won LEFT JOIN LATERAL (
 """
 
 
-@transaction.atomic
 def claim(queue: str, worker: UUID, most: int, *, limits: dict[str, float], alone: bool = False) -> list[Claimed]:
     """At most `most` due tasks of a queue, oldest due first. limits: seconds of an attempt, by kind.
 
@@ -85,9 +85,12 @@ def claim(queue: str, worker: UUID, most: int, *, limits: dict[str, float], alon
         "limits": json.dumps(limits),
         "limit_default": 600.0,
     }
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_CLAIM, values)
-        return [Claimed(*row) for row in cursor.fetchall()]
+        claimed = [Claimed(*row) for row in cursor.fetchall()]
+    if claimed:
+        failpoints.hit("claim.after_commit")
+    return claimed
 
 
 def due_queues(queues: Collection[str]) -> set[str]:

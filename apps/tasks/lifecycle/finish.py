@@ -11,7 +11,7 @@ import structlog
 from django.db import connection, transaction
 
 from apps.completions import ledger
-from apps.core import json_codec
+from apps.core import failpoints, json_codec
 from apps.tasks import states
 from apps.tasks.lifecycle.ending import Ending
 from apps.tasks.signals import Death, Finished, tasks_died, tasks_finished
@@ -76,6 +76,8 @@ def finish(endings: Sequence[Ending]) -> list[str | None]:
         if entries:
             ledger.write(entries)
         tell([moved[ending.task_id].finished for ending in won if moved[ending.task_id].is_final], _deaths(won, moved))
+        failpoints.hit("finish.before_commit")
+    failpoints.hit("finish.after_commit")
     for ending in ordered:
         if ending.task_id not in moved:
             log.warning("stale_result", task=ending.task_id.hex, attempt=ending.number, token=ending.token)

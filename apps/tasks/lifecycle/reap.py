@@ -11,7 +11,7 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from apps.core import json_codec
+from apps.core import failpoints, json_codec
 from apps.tasks import fingerprint, kinds, retry_policy, states
 from apps.tasks.errors import UnknownKind, WorkerLost
 from apps.tasks.lifecycle.finish import tell
@@ -78,6 +78,7 @@ def reap() -> int:
             return 0
         cursor.execute(_TAKE, [list(column) for column in zip(*(one.move() for one in lost), strict=True)])
         taken = {row[0] for row in cursor.fetchall()}
+        failpoints.hit("reap.midway")
         won = [one for one in lost if one.task_id in taken]
         cursor.executemany(_ATTEMPT, [one.attempt() for one in won])
     _tell(won)
