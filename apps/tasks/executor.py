@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 SWEEP = 1.0  # seconds between looks for due work without a ring
 LOOK_AT_LEASES = 0.4  # seconds; a cancel is obeyed within a second
-HAND_BACK = 30.0
+HAND_BACK = 3.0  # TTLs
 QUARANTINE_SLOTS = 20
 Outcome = TaskAttempt.Outcome
 
@@ -202,7 +202,7 @@ class Executor:
                     elif row.cancel_requested and task_id not in self._cancelled:
                         self._cancelled.add(task_id)
                         attempt.cancel()
-                if time.monotonic() - handed_back_at > HAND_BACK:
+                if time.monotonic() - handed_back_at > HAND_BACK * settings.REDRIVE.worker_ttl:
                     handed_back_at = time.monotonic()
                     await in_db(leases.hand_back, self.worker, known=list(self._attempts))
             except LOST_CONNECTION as error:

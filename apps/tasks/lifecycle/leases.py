@@ -4,9 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 
-UNKNOWN_FOR = 30.0  # seconds after which a running row that its worker does not know is handed back
+UNKNOWN_FOR = 3.0  # TTLs after which a running row that its worker does not know is handed back
 
 _HAND_BACK = """
 WITH mine AS (
@@ -42,8 +43,9 @@ def held(worker: UUID) -> dict[UUID, Held]:
 
 
 @transaction.atomic
-def hand_back(worker: UUID, *, known: Collection[UUID], age: float = UNKNOWN_FOR) -> int:
+def hand_back(worker: UUID, *, known: Collection[UUID], age: float | None = None) -> int:
     """Give back the rows that the worker does not know (a claim whose answer was lost); how many."""
+    age = UNKNOWN_FOR * settings.REDRIVE.worker_ttl if age is None else age
     with connection.cursor() as cursor:
         cursor.execute(_HAND_BACK, {"worker": worker, "known": list(known), "age": age})
         return len(cursor.fetchall())

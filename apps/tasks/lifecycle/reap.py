@@ -21,7 +21,7 @@ from apps.tasks.signals import Death, Finished
 log = structlog.get_logger(__name__)
 
 LOCK_CLASS = 0x5EED  # first half of the workers' advisory lock keys
-GRACE = 30.0  # seconds beyond an attempt's time before it is taken from a worker that still lives
+GRACE = 3.0  # TTLs beyond an attempt's time before it is taken from a worker that still lives
 BATCH = 500
 
 _FORGET_WORKERS = """
@@ -71,7 +71,7 @@ def reap() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_FORGET_WORKERS, {"ttl": ttl, "lock_class": LOCK_CLASS})
         gone = cursor.fetchall()
-        cursor.execute(_LOST, {"ttl": ttl, "grace": GRACE, "batch": BATCH})
+        cursor.execute(_LOST, {"ttl": ttl, "grace": GRACE * ttl, "batch": BATCH})
         names = [column.name for column in cursor.description]
         lost = [_Lost(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
         if not lost:
