@@ -151,15 +151,19 @@ made AS (
     charged_failures, worker_losses, progress, error)
   SELECT {_PLAIN}, 'pending', now() + make_interval(secs => delay), now() + make_interval(secs => deadline), now(),
     false, 0, 1, 0, 0, '', ''
-  FROM given),
+  FROM given ON CONFLICT (id) DO NOTHING RETURNING id),
 paid AS (
-  INSERT INTO tasks_taskpayload (task_id, revision, body, created_at) SELECT id, 1, args, now() FROM given)
+  INSERT INTO tasks_taskpayload (task_id, revision, body, created_at)
+  SELECT id, 1, args, now() FROM given JOIN made USING (id))
 SELECT now()
 """  # noqa: S608 (made of the names above)
 
 
 def insert(tasks: Sequence[NewTask]) -> datetime:
-    """Insert tasks with their payloads in one statement; the database's time of it."""
+    """Insert tasks with their payloads in one statement; the database's time of it.
+
+    Those that are there already stay: a commit whose answer was lost is done again.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, [[value(task) for task in tasks] for _, _, value in _COLUMNS])
         created: datetime = cursor.fetchone()[0]

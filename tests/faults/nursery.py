@@ -23,10 +23,12 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 from django.core.management import call_command  # noqa: E402
+from django.db import connections  # noqa: E402
 
 from apps.core import conf, failpoints  # noqa: E402
 from apps.core.embedded.lifeline import hold_on  # noqa: E402
 from apps.tasks import executor, kinds  # noqa: E402, F401 (executor: to have it imported)
+from config import settings as settings_module  # noqa: E402
 
 Handler = Callable[[Any, Any], Awaitable[dict[str, Any]]]
 _births = multiprocessing.get_context("forkserver")
@@ -118,7 +120,8 @@ def _live(environment: dict[str, str], command: tuple[str, ...], log: str) -> No
     for stream in (1, 2):
         os.dup2(output, stream)
     os.environ.update(environment)
-    settings.REDRIVE = conf.load()
+    settings.REDRIVE = settings_module.REDRIVE = conf.load()
+    connections.settings["default"].update(settings_module.postgres(settings.REDRIVE.database_url))
     failpoints.arm(settings.REDRIVE.failpoints)
     random.seed()
     for name, handler in ODD.items():

@@ -72,9 +72,9 @@ def finish(endings: Sequence[Ending]) -> list[str | None]:
                     _RESULTS,
                     [[e.task_id for e in results], [e.token for e in results], [e.result for e in results]],
                 )
-        entries: list[ledger.Entry | ledger.Body] = [entry for ending in ordered for entry in ending.entries]
-        if entries:
-            ledger.write(entries)
+        ledger.write([entry for ending in won for entry in ending.entries])
+        # Of one that lost its lease, or whose end was committed just before the connection broke: then it is booked.
+        ledger.write_once([entry for ending in ordered if ending.task_id not in moved for entry in ending.entries])
         tell([moved[ending.task_id].finished for ending in won if moved[ending.task_id].is_final], _deaths(won, moved))
         failpoints.hit("finish.before_commit")
     failpoints.hit("finish.after_commit")
