@@ -4,6 +4,7 @@ A task is accepted when its row is committed, and only then. An Idempotency-Key'
 transaction, so that fifty equal requests at once make one task.
 """
 
+import asyncio
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from apps.access import idempotency
@@ -22,6 +24,10 @@ from apps.tasks import doorbell, states
 from apps.tasks.kinds import Kind
 
 BACKLOG = 10_000
+UNSURE = (
+    "The database does not answer. The task may yet be accepted: send it again with the same Idempotency-Key, or look "
+    "for it in the list of tasks."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +64,14 @@ class Accepted:
 
 
 async def accept(task: NewTask) -> Accepted:
-    """Commit a task. Raises IdempotencyKeyReused, and ServiceUnavailable while too many wait for Postgres."""
+    """Commit a task. Raises IdempotencyKeyReused, and ServiceUnavailable while too many, or it, wait for Postgres."""
     if _batch().is_full():
         raise ServiceUnavailable("Work cannot be accepted right now.", retry_after=5)
-    accepted = await _batch().submit(task)
+    try:
+        async with asyncio.timeout(settings.REDRIVE.database_timeout * 2):
+            accepted = await asyncio.shield(_batch().submit(task))
+    except TimeoutError:
+        raise ServiceUnavailable(UNSURE, retry_after=5) from None
     if isinstance(accepted, Exception):
         raise accepted
     return accepted
