@@ -16,6 +16,7 @@ from typing import Any, LiteralString
 
 import psutil
 import psycopg
+from redis import Redis
 
 from apps.core.embedded import data_folder, plan, postgres, valkey
 from apps.core.embedded.lifeline import lifeline
@@ -169,6 +170,11 @@ class Stores:
         with psycopg.connect(self.run.database_url) as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
+
+    def empty_redis(self) -> None:
+        """FLUSHALL."""
+        with Redis.from_url(self.run.redis_url) as client:
+            client.flushall()
 
     def stop(self) -> None:
         """Stop both."""
