@@ -80,6 +80,14 @@ async def perform(run: Run) -> Ending:
         return ending
     except Exception as error:
         return _failed(run, error, policy)
+    except (asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
+        running = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and running is not None and running.cancelling():
+            raise
+        # Raised by the handler itself: let out, it would end the worker, or the attempt without an end.
+        bug = RuntimeError(f"The handler raised {type(error).__name__}.")
+        bug.__cause__ = error
+        return _failed(run, bug, policy)
 
 
 def _failed(run: Run, error: Exception, policy: kinds.Policy) -> Ending:
