@@ -6,6 +6,7 @@ No connection to Postgres is held while a handler waits for its upstream. What d
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Sequence
 from uuid import UUID
@@ -90,6 +91,9 @@ class Executor:
                 except LOST_CONNECTION as error:
                     log.warning("claim_failed", error=type(error).__name__)
                     await asyncio.sleep(0.5)
+                except Exception as error:  # those that run must not be lost for it
+                    log.error("claim_failed", exc_info=error)
+                    await asyncio.sleep(0.5)
                 try:
                     async with asyncio.timeout(SWEEP):
                         await self._news.wait()
@@ -127,13 +131,23 @@ class Executor:
     async def _claim(self, queue: str, most: int) -> int:
         if self._alone():
             return 0
-        claimed = await in_db(claim, queue, self.worker, most, limits=kinds.limits())
+        claimed = await self._take(queue, most)
         if queue == states.QUARANTINE and not claimed and not self._attempts:
-            claimed = await in_db(claim, queue, self.worker, 1, limits=kinds.limits(), alone=True)
+            claimed = await self._take(queue, 1, alone=True)
         for task in claimed:
             attempt = asyncio.create_task(self._attempt(task))
             self._attempts[task.id] = (task, attempt)
         return len(claimed)
+
+    async def _take(self, queue: str, most: int, *, alone: bool = False) -> list[Claimed]:
+        left = threading.Event()
+        try:
+            return await in_db(
+                claim, queue, self.worker, most, limits=kinds.limits(), alone=alone, unwanted=left.is_set
+            )
+        except BaseException:  # a frozen Postgres may do it later, and then nobody would know of the tasks
+            left.set()
+            raise
 
     def _alone(self) -> bool:
         return any(task.worker_losses >= retry_policy.ALONE_AT for task, _ in self._attempts.values())
