@@ -1,7 +1,8 @@
 """Moves running -> retrying or dead, for attempts whose worker is gone or whose time is over.
 
 A worker is gone when its presence has expired, or when its advisory lock is free (a session that ended) and it has not
-renewed for a second. Right after Postgres' own start nobody is reaped: the workers must get back to it first.
+renewed for a second. Right after Postgres' own start nobody is reaped: the workers must get back to it first. So too
+when nobody has reaped for a while: Postgres may have been frozen, and who could not renew has not died of it.
 """
 
 from collections.abc import Sequence
@@ -24,11 +25,17 @@ LOCK_CLASS = 0x5EED  # first half of the workers' advisory lock keys
 GRACE = 3.0  # TTLs beyond an attempt's time before it is taken from a worker that still lives
 BATCH = 500
 
+_BEAR_WITH_WORKERS = """
+UPDATE tasks_workerpresence SET expires_at = now() + make_interval(secs => %(ttl)s)
+WHERE EXISTS (
+  SELECT 1 FROM tasks_clockbeat WHERE chore = 'reap' AND beat_at < now() - make_interval(secs => %(ttl)s / 2))
+"""
 _FORGET_WORKERS = """
 DELETE FROM tasks_workerpresence p
 WHERE pg_postmaster_start_time() + make_interval(secs => 2 * %(ttl)s) < now() AND (
   p.expires_at < now()
-  OR (p.beat_at < now() - interval '1 second' AND NOT EXISTS (
+  OR (p.beat_at < now() - interval '1 second'
+    AND p.expires_at < now() + make_interval(secs => %(ttl)s) - interval '1 second' AND NOT EXISTS (
     SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(lock_class)s
       AND l.objid = p.lock_key::oid AND l.objsubid = 2 AND l.granted)))
 RETURNING p.id
@@ -69,6 +76,7 @@ def reap() -> int:
     """Take the attempts of lost workers from them; how many."""
     ttl = settings.REDRIVE.worker_ttl
     with connection.cursor() as cursor:
+        cursor.execute(_BEAR_WITH_WORKERS, {"ttl": ttl})
         cursor.execute(_FORGET_WORKERS, {"ttl": ttl, "lock_class": LOCK_CLASS})
         gone = cursor.fetchall()
         cursor.execute(_LOST, {"ttl": ttl, "grace": GRACE * ttl, "batch": BATCH})
