@@ -85,4 +85,7 @@ def crew(stores: Stores, clock: Born) -> Iterator[Crew]:
     made = Crew(stores)
     yield made
     made.stop()
-    assert broken(stores) == {}
+    try:
+        assert broken(stores) == {}
+    finally:
+        stores.forget_tasks()

@@ -171,6 +171,13 @@ class Stores:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
+    def forget_tasks(self) -> None:
+        """Delete them all: what one test leaves must not be in the way of the next."""
+        self.query(
+            "TRUNCATE tasks_task, tasks_taskpayload, tasks_taskattempt, tasks_taskresult, tasks_workerpresence, "
+            "dead_letters_deadletter, access_idempotencyrecord"
+        )
+
     def empty_redis(self) -> None:
         """FLUSHALL."""
         with Redis.from_url(self.run.redis_url) as client:
