@@ -26,7 +26,7 @@ GRACE = 3.0  # TTLs beyond an attempt's time before it is taken from a worker th
 BATCH = 500
 
 _BEAR_WITH_WORKERS = """
-UPDATE tasks_workerpresence SET expires_at = now() + make_interval(secs => %(ttl)s)
+UPDATE tasks_workerpresence SET beat_at = now(), expires_at = now() + make_interval(secs => %(ttl)s)
 WHERE EXISTS (
   SELECT 1 FROM tasks_clockbeat WHERE chore = 'reap' AND beat_at < now() - make_interval(secs => %(ttl)s / 2))
 """
@@ -34,8 +34,7 @@ _FORGET_WORKERS = """
 DELETE FROM tasks_workerpresence p
 WHERE pg_postmaster_start_time() + make_interval(secs => 2 * %(ttl)s) < now() AND (
   p.expires_at < now()
-  OR (p.beat_at < now() - interval '1 second'
-    AND p.expires_at < now() + make_interval(secs => %(ttl)s) - interval '1 second' AND NOT EXISTS (
+  OR (p.beat_at < now() - interval '1 second' AND NOT EXISTS (
     SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(lock_class)s
       AND l.objid = p.lock_key::oid AND l.objsubid = 2 AND l.granted)))
 RETURNING p.id

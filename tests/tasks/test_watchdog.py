@@ -1,4 +1,4 @@
-"""A worker's sign of life and its watchdog."""
+"""The watchdog knows a loop that stands still from a process that was frozen as a whole."""
 
 import time
 
