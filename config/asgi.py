@@ -20,11 +20,10 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 
 from apps.access import admission
-from apps.completions import ledger, spending
+from apps.completions import spending
 from apps.core import config_version, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
 from apps.core.request_context import ASGIApp, Receive, RequestContext, RequestContextMiddleware, Scope, Send
-from apps.providers import http
 from config import api
 
 log = structlog.get_logger("redrive.access")
@@ -102,9 +101,7 @@ class Application:
     async def _stop(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        await spending.finish_settling()
-        await asyncio.to_thread(ledger.batch().flush, 5.0)
-        await http.close()
+        await spending.shut_down()
 
 
 application = Application()

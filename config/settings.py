@@ -3,7 +3,7 @@
 import secrets as random
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from apps.core.conf import load
 from config.admin_theme import unfold_theme
@@ -81,6 +81,8 @@ def postgres(url: str) -> dict[str, Any]:
     if not url:
         return {"ENGINE": "django.db.backends.dummy"}
     parts = urlsplit(url)
+    asked = dict(parse_qsl(parts.query))  # sslmode, sslrootcert, ...: libpq's words
+    session = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s " + asked.pop("options", "")
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parts.path.lstrip("/"),
@@ -94,7 +96,8 @@ def postgres(url: str) -> dict[str, Any]:
             "pool": {"min_size": 1, "max_size": REDRIVE.database_pool_size, "timeout": REDRIVE.database_timeout},
             "connect_timeout": max(2, int(REDRIVE.database_timeout)),
             "tcp_user_timeout": 10_000,  # milliseconds: a host that vanished must not hold a thread
-            "options": "-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s",
+            "options": session.strip(),
+            **asked,
         },
     }
 

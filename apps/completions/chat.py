@@ -42,12 +42,12 @@ async def create(caller: Caller, request: ChatRequest, *, end_user: str = "", te
         spent.end()
 
 
-async def open_stream(caller: Caller, request: ChatRequest, *, end_user: str = "") -> "ChatStream":
+async def open_stream(caller: Caller, request: ChatRequest, *, end_user: str = "", terms: Terms = LIVE) -> "ChatStream":
     """A streamed completion whose first content has come. Raises RedriveError; `close` it in any case."""
-    route, spent = await _begin(caller, request, end_user, LIVE)
+    route, spent = await _begin(caller, request, end_user, terms)
     try:
         body = upstream_body(request, route)
-        call = LIVE.call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
+        call = terms.call(route, OPERATION, lambda upstream: {**body, "model": upstream.model}, spent.failed)
         opened = await call.stream()
     except BaseException:
         spent.end()

@@ -10,7 +10,7 @@ from apps.access.authentication import Caller
 from apps.completions import ledger
 from apps.completions.models import LedgerEntry
 from apps.core import errors
-from apps.providers import pricing, routing
+from apps.providers import http, pricing, routing
 from apps.providers.call import Body, Call, Record
 from apps.providers.contract import Attempt, Operation, RouteConfig, Usage
 
@@ -103,10 +103,12 @@ async def begin(
     return Spending(purpose, admitted, input_tokens, output_tokens)
 
 
-async def finish_settling() -> None:
-    """Wait for the settlements under way; when the process stops."""
+async def shut_down() -> None:
+    """When the process stops: end the settlements under way, write the ledger, close the connections to providers."""
     if _settling:
         await asyncio.wait(set(_settling), timeout=2)
+    await asyncio.to_thread(ledger.batch().flush, 5.0)
+    await http.close()
 
 
 def refuse_unknown_fields(request: Any, route: RouteConfig) -> None:

@@ -38,13 +38,18 @@ async def events(stream: Stream, *, heartbeat: float = HEARTBEAT) -> AsyncGenera
             yield b"data: " + json_codec.dumps(chunk) + b"\n\n"
         yield DONE
     except Exception as error:
-        known = error_payload.translate(error)
-        if known is None:
-            log.error("stream_failed", exc_info=error)
-            known = errors.InternalError()
-        yield _frame(known)
+        yield failure(error)
     finally:
         await stream.close()
+
+
+def failure(error: Exception) -> bytes:
+    """The frame that ends a stream with an error."""
+    known = error_payload.translate(error)
+    if known is None:
+        log.error("stream_failed", exc_info=error)
+        known = errors.InternalError()
+    return _frame(known)
 
 
 def stopping() -> bytes:

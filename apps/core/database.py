@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import itertools
 import threading
 import time
 from collections import deque
@@ -31,6 +32,18 @@ class DatabaseTimeout(OperationalError):
 
 # Of Django, and of psycopg where Django does not translate (COPY, the pool).
 LOST_CONNECTION = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
+# SQLSTATEs of the same classes that tell of the statement, not of the connection: it was cancelled (57014) or is too
+# much for the server (54xxx). They come again with the same rows.
+_OF_THE_STATEMENT = ("57014", "54")
+TRIES_ALONE = 3  # of an item whose statement fails alone: the server may just be busy
+MAX_BYTES = 16 * 1024 * 1024  # of items with a size, in one write
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether the same statement may succeed once Postgres is back, or by itself (a deadlock)."""
+    cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
+    state = getattr(cause, "sqlstate", None) or ""
+    return not state.startswith(_OF_THE_STATEMENT)
 
 
 @functools.cache
@@ -57,11 +70,18 @@ async def in_db(verb: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R
     call = functools.partial(verb, *args, **kwargs)
     context = contextvars.copy_context()
     work = asyncio.get_running_loop().run_in_executor(_threads(), lambda: context.run(with_connection, call))
+    work.add_done_callback(_heard)
     try:
         async with asyncio.timeout(settings.REDRIVE.database_timeout * 2):
-            return await work
+            return await asyncio.shield(work)
     except TimeoutError:
         raise DatabaseTimeout("Postgres did not answer in time") from None
+
+
+def _heard(work: "asyncio.Future[R]") -> None:
+    # Of a caller that has gone nobody asks for the error any more.
+    if not work.cancelled():
+        work.exception()
 
 
 class Batch(Generic[T, R]):
@@ -71,6 +91,7 @@ class Batch(Generic[T, R]):
     linger: seconds to gather items before a write; a kill -9 loses at most that much.
     backlog: items that may wait while Postgres is away; beyond it `is_full()` and the caller should refuse work.
     poisoned: told of the one item that failed alone, with its error; its future gets that error too.
+    size: bytes of an item; a write takes MAX_BYTES of them, and one item more, at most.
 
     A lost connection is retried for ever with the items kept. Any other failure bisects the batch until the item
     at fault stands alone, so that one bad row never costs its neighbours.
@@ -85,6 +106,7 @@ class Batch(Generic[T, R]):
         max_items: int = 1000,
         backlog: int = 10_000,
         poisoned: Callable[[T, Exception], None] | None = None,
+        size: Callable[[T], int] | None = None,
     ) -> None:
         self._write = write
         self._name = name
@@ -92,6 +114,7 @@ class Batch(Generic[T, R]):
         self._max_items = max_items
         self._backlog = backlog
         self._poisoned = poisoned
+        self._size = size
         self._waiting: deque[tuple[T, asyncio.Future[R] | None]] = deque()
         self._wake = threading.Event()
         self._idle = threading.Event()
@@ -147,9 +170,8 @@ class Batch(Generic[T, R]):
             if self._linger and not self._closing and len(self._waiting) < self._max_items:
                 time.sleep(self._linger)
             self._wake.clear()
-            size = min(len(self._waiting), self._max_items)
             # The items stay in the queue until they are written, so that the backlog counts them.
-            taken = [self._waiting[index] for index in range(size)]
+            taken = self._next()
             results = self._write_or_halve([item for item, _ in taken]) if taken else []
             for _ in taken:
                 self._waiting.popleft()
@@ -159,6 +181,18 @@ class Batch(Generic[T, R]):
                     self._idle.set()
             if self._waiting:
                 self._wake.set()
+
+    def _next(self) -> "list[tuple[T, asyncio.Future[R] | None]]":
+        count = min(len(self._waiting), self._max_items)
+        taken = []
+        bytes_left = MAX_BYTES
+        for index in range(count):
+            if bytes_left <= 0:
+                break
+            taken.append(self._waiting[index])
+            if self._size is not None:
+                bytes_left -= self._size(self._waiting[index][0])
+        return taken
 
     def _write_or_halve(self, items: list[T]) -> list[R | Exception]:
         try:
@@ -175,13 +209,16 @@ class Batch(Generic[T, R]):
     def _write_patiently(self, items: list[T]) -> Sequence[R]:
         # Here and not around the halving: what one half has committed must not be written again.
         delay = 0.1
-        while True:
+        for tries in itertools.count(1):
             try:
                 return with_connection(lambda: self._write(items))
             except LOST_CONNECTION as error:
+                if not _is_away(error) and (len(items) > 1 or tries >= TRIES_ALONE):
+                    raise
                 log.warning("batch_waits_for_database", batch=self._name, waiting=len(self._waiting), error=str(error))
                 time.sleep(delay)
                 delay = min(delay * 2, 2.0)
+        raise AssertionError("it counts for ever")
 
 
 def _answer(taken: "list[tuple[T, asyncio.Future[R] | None]]", results: "list[R | Exception]") -> None:

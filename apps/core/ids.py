@@ -14,6 +14,11 @@ def new_uuid() -> UUID:
     return uuid7()
 
 
+def first_uuid(seconds: float) -> UUID:
+    """What no UUID version 7 of this moment, in unix seconds, is less than."""
+    return UUID(int=max(0, int(seconds * 1000)) << 80)
+
+
 def new_hex() -> str:
     """The 32 hexadecimal digits of a UUID version 7, made without Python's slow UUID object."""
     return uuid_utils.uuid7().hex

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -104,7 +105,7 @@ class ScriptPipe:
         self._away_until = 0.0
         self._watching = False
 
-    async def run(self, script: Script, keys: list[str], args: list[str | int]) -> Any:
+    async def run(self, script: Script, keys: list[str], args: Sequence[str | int | bytes]) -> Any:
         """EVALSHA, and once EVAL where Redis does not know the script. Raises RedisAway."""
         answer = await self._send("EVALSHA", script.digest, len(keys), *keys, *args)
         if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT"):

@@ -28,8 +28,8 @@ def receive(deaths: list[Death], **_: Any) -> None:
     # Sorted, so that two batches wait for one another in one order.
     first = [groups[print_] for print_ in sorted(groups)]
     with connection.cursor() as cursor:
-        cursor.execute(_GROUPS, _columns([_group(death) for death in first]))
         cursor.execute(_LETTERS, _columns([_letter(death) for death in deaths]))
+        cursor.execute(_GROUPS, _columns([_group(death) for death in first]))
 
 
 def _group(death: Death) -> tuple[Any, ...]:

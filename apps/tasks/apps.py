@@ -11,11 +11,13 @@ class TasksConfig(AppConfig):
         from apps.core import clock
         from apps.tasks import kinds, sweep
         from apps.tasks.handlers import chat_completion, embeddings
-        from apps.tasks.lifecycle import expire, reap
+        from apps.tasks.lifecycle import expire, reap, wake
 
         kinds.register(chat_completion.KIND)
         kinds.register(embeddings.KIND)
         clock.register("ring", 1.0, sweep.ring_due)
         clock.register("reap", 0.5, reap.reap)
         clock.register("expire", 1.0, expire.expire)
+        clock.register("wake", 1.0, wake.wake)
+        clock.register("orphans", 5.0, wake.cancel_orphans)
         clock.record_beats(sweep.record_beat)

@@ -1,15 +1,19 @@
 """One attempt: calls the handler of a claimed task within its time, and says what came of it."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from apps.completions import stream_log
 from apps.completions.ledger import Entry
-from apps.core import errors, json_codec
+from apps.core import error_payload, errors, json_codec
+from apps.core.database import LOST_CONNECTION
+from apps.core.redis import RedisAway
 from apps.tasks import kinds, policies, retry_policy, states
 from apps.tasks.errors import ResultNotStorable
 from apps.tasks.lifecycle.claim import Claimed
@@ -19,6 +23,7 @@ from apps.tasks.retry_policy import Decision, History
 
 log = structlog.get_logger(__name__)
 
+STORES_AWAY = (*LOST_CONNECTION, RedisAway)
 SOFT = 0.9  # of an attempt's time, at which its handler is told
 Outcome = TaskAttempt.Outcome
 
@@ -27,8 +32,8 @@ Outcome = TaskAttempt.Outcome
 class Run:
     """One attempt, as its handler sees it.
 
-    soft_limit: set when nine tenths of its time are over. book: give it the ledger entries of upstream requests; they
-    are written when the attempt ends. partial: what to keep as the result if the time runs out.
+    soft_limit: set when nine tenths of its time are over. partial: what to keep as the result if the time runs out.
+    told: the last progress as JSON text, until it is written. begun: the loop's monotonic time.
     """
 
     task: Claimed
@@ -36,10 +41,33 @@ class Run:
     soft_limit: asyncio.Event = field(default_factory=asyncio.Event)
     entries: list[Entry] = field(default_factory=list)
     partial: dict[str, Any] | None = None
+    told: str = ""
+    begun: float = field(default_factory=time.monotonic)
+    _log: stream_log.Writer | None = None
 
     def book(self, entry: Entry) -> None:
         """Keep the entry of one upstream request for the ledger."""
         self.entries.append(entry)
+
+    def text(self, text: str, choice: int = 0) -> None:
+        """Show a piece of the answer to those who read along."""
+        self._readers().text(text, choice)
+
+    def progress(self, current: int, total: int, status: str = "") -> None:
+        """Tell how far it is; `status` in a few words. Clients see it within half a second."""
+        told = {"current": current, "total": total, "status": status[:200]}
+        self.told = json_codec.ascii_dumps(told)
+        self._readers().append({"type": "progress", "progress": told})
+
+    def _readers(self) -> stream_log.Writer:
+        if self._log is None:
+            self._log = stream_log.Writer(stream_log.key(self.task.id.hex, self.task.attempt))
+        return self._log
+
+    async def close(self) -> None:
+        """Give readers what waits, before the attempt's end is told."""
+        if self._log is not None:
+            await self._log.close()
 
     @property
     def upstream(self) -> str:
@@ -49,49 +77,66 @@ class Run:
         return f"{self.entries[-1].provider}/{self.entries[-1].upstream_model}"
 
 
+class Wait(Exception):
+    """Raised by a parent's handler: it is called again when a child's place is free, or all children have ended."""
+
+
 async def perform(run: Run) -> Ending:
-    """Call the handler, and say what came of it."""
-    task = run.task
+    """Call the handler, and say what came of it, whatever it raises. A cancelled one raises CancelledError."""
     policy = kinds.Policy()
-    timer = asyncio.timeout(None)
     try:
-        kind = kinds.find(task.kind)
-        policy = await policies.of(kind)
-        args = kind.args.model_validate(kinds.upcast(kind, task.schema_version, task.arguments()))
-        soft = asyncio.get_running_loop().call_later(kind.limit * SOFT, run.soft_limit.set)
         try:
-            async with asyncio.timeout(kind.limit) as timer:
-                result = await kind.handler(run, args)
+            kind = kinds.find(run.task.kind)
+            policy = await policies.of(kind)
+            return await _within_its_time(run, kind)
         finally:
-            soft.cancel()
-        return ending_of(run, Decision(states.SUCCEEDED, Outcome.SUCCEEDED), result=_storable(result))
+            await run.close()
+    except (Exception, SystemExit) as error:  # a handler that exits must not take its neighbours along
+        return _failed(run, error, policy)
+    except asyncio.CancelledError as error:
+        running = asyncio.current_task()
+        if running is not None and running.cancelling():
+            raise
+        return _failed(run, error, policy)  # of the handler's own making: let out, the attempt would have no end
+
+
+async def _within_its_time(run: Run, kind: kinds.Kind) -> Ending:
+    task = run.task
+    args = _arguments(kind, task)
+    seconds = kind.limit if task.seconds_left is None else min(kind.limit, task.seconds_left)
+    timer = asyncio.timeout(seconds)
+    soft = asyncio.get_running_loop().call_later(seconds * SOFT, run.soft_limit.set)
+    try:
+        async with timer:
+            result = await kind.handler(run, args)
+    except Wait:
+        return ending_of(run, Decision(states.WAITING, Outcome.WAITING))
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        too_long = errors.Timeout("The task took longer than its kind or its deadline allows.")
+        ending = ending_of(run, Decision(states.DEAD, Outcome.TIMED_OUT, charged=True))
+        ending.failure = failure_of(too_long, kind=task.kind, upstream=run.upstream)
+        ending.result = _storable({"status": "timeout", **(run.partial or {})})
+        return ending
+    finally:
+        soft.cancel()
+    return ending_of(run, Decision(states.SUCCEEDED, Outcome.SUCCEEDED), result=_storable(result))
+
+
+def _arguments(kind: kinds.Kind, task: Claimed) -> BaseModel:
+    try:
+        return kind.args.model_validate(kinds.upcast(kind, task.schema_version, task.arguments()))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        return _failed(run, errors.InvalidRequest(f"{where}: {first['msg']}", param=where or None), policy)
-    except TimeoutError as error:
-        if not timer.expired():
-            return _failed(run, error, policy)
-        ending = ending_of(run, Decision(states.DEAD, Outcome.TIMED_OUT, charged=True))
-        ending.failure = failure_of(
-            errors.Timeout("The task took longer than its kind allows."), kind=task.kind, upstream=run.upstream
-        )
-        ending.result = _storable({"status": "timeout", **(run.partial or {})})
-        return ending
-    except Exception as error:
-        return _failed(run, error, policy)
-    except (asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
-        running = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and running is not None and running.cancelling():
-            raise
-        # Raised by the handler itself: let out, it would end the worker, or the attempt without an end.
-        bug = RuntimeError(f"The handler raised {type(error).__name__}.")
-        bug.__cause__ = error
-        return _failed(run, bug, policy)
+        raise errors.InvalidRequest(f"{where}: {first['msg']}", param=where or None) from None
 
 
-def _failed(run: Run, error: Exception, policy: kinds.Policy) -> Ending:
+def _failed(run: Run, error: BaseException, policy: kinds.Policy) -> Ending:
     task = run.task
+    # A store that is away is no bug of the handler.
+    error = error_payload.translate(error) or error if isinstance(error, STORES_AWAY) else error
     history = History(task.attempt, task.charged_failures, task.worker_losses, task.parked_for)
     decision = retry_policy.decide(error, history, policy)
     ending = ending_of(run, decision)
@@ -105,9 +150,11 @@ def _failed(run: Run, error: Exception, policy: kinds.Policy) -> Ending:
 
 
 def ending_of(run: Run, decision: Decision, result: str | None = None) -> Ending:
+    """The end of a run, with what it has booked and told. result: JSON text."""
     task = run.task
     return Ending(
         task_id=task.id,
+        kind=task.kind,
         token=task.token,
         number=task.attempt,
         cycle=task.cycle,
@@ -118,6 +165,7 @@ def ending_of(run: Run, decision: Decision, result: str | None = None) -> Ending
         result=result,
         upstream=run.upstream,
         entries=run.entries,
+        progress=run.told,
     )
 
 

@@ -96,7 +96,7 @@ def _ring(queues: frozenset[str]) -> None:
 
 @functools.cache
 def _batch() -> "Batch[NewTask, Accepted | Exception]":
-    return Batch(_write, name="enqueue", backlog=BACKLOG)
+    return Batch(_write, name="enqueue", backlog=BACKLOG, size=lambda task: len(task.args))
 
 
 def _write(tasks: list[NewTask]) -> list[Accepted | Exception]:
@@ -157,9 +157,10 @@ _PLAIN = ", ".join(name for name, _, _ in _COLUMNS[:13])
 _INSERT = f"""
 WITH given AS (SELECT * FROM unnest({", ".join(f"%s::{kind}[]" for _, kind, _ in _COLUMNS)}) AS given({_GIVEN})),
 made AS (
-  INSERT INTO tasks_task ({_PLAIN}, state, next_attempt_at, deadline, created_at, cancel_requested, attempt, cycle,
-    charged_failures, worker_losses, progress, error)
-  SELECT {_PLAIN}, 'pending', now() + make_interval(secs => delay), now() + make_interval(secs => deadline), now(),
+  INSERT INTO tasks_task ({_PLAIN}, state, next_attempt_at, deadline, allowed, created_at, cancel_requested, attempt,
+    cycle, charged_failures, worker_losses, progress, error)
+  SELECT {_PLAIN}, 'pending', now() + make_interval(secs => delay), now() + make_interval(secs => deadline),
+    deadline, now(),
     false, 0, 1, 0, 0, '', ''
   FROM given ON CONFLICT (id) DO NOTHING RETURNING id),
 paid AS (

@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 
+from apps.completions import spending
 from apps.core import config_version, ids, request_context
 from apps.core.database import LOST_CONNECTION, Batch, in_db
 from apps.core.request_context import RequestContext
@@ -34,6 +35,7 @@ SWEEP = 1.0  # seconds between looks for due work without a ring
 LOOK_AT_LEASES = 0.4  # seconds; a cancel is obeyed within a second
 HAND_BACK = 3.0  # TTLs
 QUARANTINE_SLOTS = 20
+WEBHOOK_SLOTS = 50  # of their own: receivers that hang must not keep work waiting, nor work the news of it
 Outcome = TaskAttempt.Outcome
 
 
@@ -48,11 +50,12 @@ class Executor:
         self._news = asyncio.Event()
         self._rung = set(self.queues)
         self._stopping = False
-        self._handing_back = False
-        self._attempts: dict[UUID, tuple[Claimed, asyncio.Task[None]]] = {}
+        self._attempts: dict[UUID, tuple[Run, asyncio.Task[None]]] = {}
         self._cancelled: set[UUID] = set()
         self._turned = time.monotonic()
-        self._finishes: Batch[Ending, str | None] = Batch(finish, name="finish", poisoned=self._finish_poisoned)
+        self._finishes: Batch[Ending, str | None] = Batch(
+            finish, name="finish", poisoned=self._finish_poisoned, size=lambda ending: len(ending.result or "")
+        )
         self.presence = Presence(
             self.worker,
             self.queues,
@@ -91,9 +94,9 @@ class Executor:
                 except LOST_CONNECTION as error:
                     log.warning("claim_failed", error=type(error).__name__)
                     await asyncio.sleep(0.5)
-                except Exception as error:  # those that run must not be lost for it
+                except Exception as error:  # one that lives and claims nothing would be worse than one that tries
                     log.error("claim_failed", exc_info=error)
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(SWEEP)
                 try:
                     async with asyncio.timeout(SWEEP):
                         await self._news.wait()
@@ -105,6 +108,7 @@ class Executor:
             for chore in chores:
                 chore.cancel()
             await asyncio.to_thread(self.presence.stop)
+            await spending.shut_down()
             log.info("worker_stopped", worker=self.worker.hex)
 
     # Claiming
@@ -115,28 +119,34 @@ class Executor:
 
     async def _claim_round(self) -> None:
         """Take due work until the slots are full or nothing is due. Free slots are dealt by the queues' weights."""
-        while self._rung and not self._stopping:
-            free = self._free()
-            if free <= 0:
-                return  # an attempt that ends wakes us
-            for queue, share in _deal(self._rung, free):
+        while not self._stopping:
+            shares = self._shares()
+            if not shares:
+                return  # nothing is due, or an attempt that ends wakes us
+            for queue, share in shares:
                 taken = await self._claim(queue, share)
                 if taken < share:
                     self._rung.discard(queue)
 
-    def _free(self) -> int:
+    def _shares(self) -> list[tuple[str, int]]:
+        """How many tasks to claim from each queue now."""
+        webhooks = sum(run.task.queue == states.WEBHOOKS for run, _ in self._attempts.values())
         slots = min(self.slots, QUARANTINE_SLOTS) if self.queues == [states.QUARANTINE] else self.slots
-        return slots - len(self._attempts)
+        shares = _deal(self._rung - {states.WEBHOOKS}, slots - (len(self._attempts) - webhooks))
+        if states.WEBHOOKS in self._rung and webhooks < WEBHOOK_SLOTS:
+            shares.append((states.WEBHOOKS, WEBHOOK_SLOTS - webhooks))
+        return shares
 
     async def _claim(self, queue: str, most: int) -> int:
-        if self._alone():
+        # Without a sign of life that stands, what is claimed would be taken from us and count as a lost worker.
+        if self._alone() or not self.presence.stands():
             return 0
         claimed = await self._take(queue, most)
         if queue == states.QUARANTINE and not claimed and not self._attempts:
             claimed = await self._take(queue, 1, alone=True)
         for task in claimed:
-            attempt = asyncio.create_task(self._attempt(task))
-            self._attempts[task.id] = (task, attempt)
+            run = Run(task, self.worker)
+            self._attempts[task.id] = (run, asyncio.create_task(self._attempt(run)))
         return len(claimed)
 
     async def _take(self, queue: str, most: int, *, alone: bool = False) -> list[Claimed]:
@@ -150,36 +160,37 @@ class Executor:
             raise
 
     def _alone(self) -> bool:
-        return any(task.worker_losses >= retry_policy.ALONE_AT for task, _ in self._attempts.values())
+        return any(run.task.worker_losses >= retry_policy.ALONE_AT for run, _ in self._attempts.values())
 
     # Attempts
 
-    async def _attempt(self, task: Claimed) -> None:
+    async def _attempt(self, run: Run) -> None:
+        task = run.task
         context = RequestContext(task.request_id or ids.request_id())
         context.log_fields.update(task=task.id.hex, kind=task.kind, attempt=task.attempt)
         request_context.enter(context)
-        run = Run(task, self.worker)
         try:
-            ending = await perform(run)
-        except asyncio.CancelledError:
-            if task.id not in self._cancelled and not self._handing_back:
-                self._forget(task)
-                raise  # another has the lease
-            state = states.CANCELLED if task.id in self._cancelled else states.RETRYING
-            outcome = Outcome.CANCELLED if state == states.CANCELLED else Outcome.HANDED_BACK
-            ending = ending_of(run, Decision(state, outcome))
-        try:
+            try:
+                ending = await perform(run)
+            except asyncio.CancelledError:
+                ending = self._cut_short(run)
             await asyncio.shield(self._finishes.submit(ending))
+            log.info("attempt_ended", outcome=ending.decision.outcome, state=ending.decision.state)
         except Exception as error:
             log.error("finish_failed", exc_info=error)  # its time runs out, and the reaper takes it
         finally:
-            self._forget(task)
-            log.info("attempt_ended", outcome=ending.decision.outcome, state=ending.decision.state)
+            self._forget(run)
 
-    def _forget(self, task: Claimed) -> None:
-        if self._attempts.get(task.id, (None,))[0] is task:
-            del self._attempts[task.id]
-        self._cancelled.discard(task.id)
+    def _cut_short(self, run: Run) -> Ending:
+        """The end of an attempt that was cancelled, handed back, or lost its lease: of that only its cost is kept."""
+        if run.task.id in self._cancelled:
+            return ending_of(run, Decision(states.CANCELLED, Outcome.CANCELLED))
+        return ending_of(run, Decision(states.RETRYING, Outcome.HANDED_BACK))
+
+    def _forget(self, run: Run) -> None:
+        if self._attempts.get(run.task.id, (None,))[0] is run:
+            del self._attempts[run.task.id]
+        self._cancelled.discard(run.task.id)
         if self._rung:
             self._news.set()
 
@@ -187,12 +198,14 @@ class Executor:
         """An ending that Postgres, or a receiver, refuses alone: the task dies by the shortest path."""
         ending.decision = Decision(states.DEAD, Outcome.FAILED, charged=True)
         ending.result = None
-        ending.failure = failure_of(ResultNotStorable(), kind="", upstream="")
-        ending.entries = ()
-        try:
-            finish([ending])
-        except Exception as again:
-            log.error("finish_refused", task=ending.task_id.hex, exc_info=again)
+        ending.failure = failure_of(ResultNotStorable(), kind=ending.kind, upstream=ending.upstream)
+        for entries in (ending.entries, ()):
+            ending.entries = entries
+            try:
+                finish([ending])
+                return
+            except Exception as again:
+                log.error("finish_refused", task=ending.task_id.hex, exc_info=again)
 
     # Beside the attempts
 
@@ -206,26 +219,37 @@ class Executor:
         while True:
             await asyncio.sleep(LOOK_AT_LEASES)
             try:
-                before = dict(self._attempts)
-                held = await in_db(leases.held, self.worker)
-                for task_id, (task, attempt) in before.items():
-                    row = held.get(task_id)
-                    if row is None or row.token != task.token:
-                        if self._attempts.get(task_id, (None,))[0] is task and not attempt.done():
-                            self._lease_is_lost(task, attempt)
-                    elif row.cancel_requested and task_id not in self._cancelled:
-                        self._cancelled.add(task_id)
-                        attempt.cancel()
+                await self._look(dict(self._attempts))
                 if time.monotonic() - handed_back_at > HAND_BACK * settings.REDRIVE.worker_ttl:
                     handed_back_at = time.monotonic()
                     await in_db(leases.hand_back, self.worker, known=list(self._attempts))
             except LOST_CONNECTION as error:
                 log.warning("leases_unreadable", error=type(error).__name__)
+            except Exception as error:  # without this look no cancel is obeyed any more
+                log.error("look_at_leases_failed", exc_info=error)
 
-    def _lease_is_lost(self, task: Claimed, attempt: "asyncio.Task[None]") -> None:
+    async def _look(self, before: dict[UUID, tuple[Run, "asyncio.Task[None]"]]) -> None:
+        """Obey cancels, leave what another has taken, write the progress that was told."""
+        held = await in_db(leases.held, self.worker)
+        for task_id, (run, attempt) in before.items():
+            row = held.get(task_id)
+            if row is None or row.token != run.task.token:
+                if self._attempts.get(task_id, (None,))[0] is run and not attempt.done():
+                    self._lease_is_lost(run, attempt)
+            elif row.cancel_requested and task_id not in self._cancelled:
+                self._cancelled.add(task_id)
+                attempt.cancel()
+        told = [(run, run.told) for run, _ in before.values() if run.told]
+        if told:
+            await in_db(leases.write_progress, [(run.task.id, run.task.token, text) for run, text in told])
+        for run, text in told:
+            if run.told == text:
+                run.told = ""
+
+    def _lease_is_lost(self, run: Run, attempt: "asyncio.Task[None]") -> None:
         # It may just be finishing: then its batch has moved the row and the attempt is about to end.
-        if time.time() - task.started_at.timestamp() > settings.REDRIVE.worker_ttl:
-            log.warning("lease_lost", task=task.id.hex)
+        if time.monotonic() - run.begun > settings.REDRIVE.worker_ttl:
+            log.warning("lease_lost", task=run.task.id.hex)
             attempt.cancel()
 
     def _begin_to_stop(self) -> None:
@@ -236,7 +260,6 @@ class Executor:
         running = [attempt for _, attempt in self._attempts.values()]
         if running:
             await asyncio.wait(running, timeout=settings.REDRIVE.worker_grace)
-        self._handing_back = True
         for _, attempt in list(self._attempts.values()):
             attempt.cancel()
         if self._attempts:

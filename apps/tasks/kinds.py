@@ -14,13 +14,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from apps.access.authentication import Caller
 from apps.core.errors import InvalidRequest
 from apps.tasks import states
 from apps.tasks.errors import UnknownKind
 
 DAY = 86_400.0
 Json = dict[str, Any]
-Handler = Callable[[Any, Any], Awaitable[Json]]  # (executor.Run, the args) -> the result
+Handler = Callable[[Any, Any], Awaitable[Json]]  # (attempt.Run, the args) -> the result
+Check = Callable[[Caller, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Kind:
     """Version n -> how its arguments become those of version n + 1."""
     queue: str = states.DEFAULT
     policy: Policy = Policy()
+    check: Check | None = None
+    """Refuses at the door what its arguments' schema cannot: (the caller, the args), raises a RedriveError."""
     limit: float = 600.0
     """Seconds of one attempt; at 0.9 of them the handler is told (`Run.soft_limit`)."""
     deadline: float | None = DAY
@@ -100,6 +104,11 @@ def upcast(kind: Kind, version: int, args: Json) -> Json:
         args = kind.upcasters[version](args)
         version += 1
     return args
+
+
+def own_queues() -> dict[str, str]:
+    """The queues of those kinds whose tasks wait apart from what clients' priorities name."""
+    return {kind.name: kind.queue for kind in _kinds.values() if kind.queue not in states.PRIORITIES}
 
 
 def limits() -> dict[str, float]:

@@ -30,6 +30,7 @@ class Task(models.Model):
     queue = models.CharField(max_length=16)
     next_attempt_at = models.DateTimeField()
     deadline = models.DateTimeField(null=True)
+    allowed = models.FloatField(null=True, help_text="Seconds from the accept, or a redrive, to the deadline.")
     cancel_requested = models.BooleanField(default=False)
 
     # The lease of the running attempt.
@@ -46,6 +47,7 @@ class Task(models.Model):
 
     parent_id = models.UUIDField(null=True)
     item_index = models.PositiveIntegerField(null=True)
+    children_total = models.PositiveIntegerField(null=True, help_text="Children that a parent will have in all.")
     callback_url = models.TextField(blank=True)
     metadata = models.TextField(blank=True, help_text="JSON object.")
     progress = models.TextField(blank=True, help_text="JSON: current, total, status.")
@@ -62,6 +64,17 @@ class Task(models.Model):
                 fields=["deadline"], name="task_deadline", condition=Q(state__in=(*states.DUE, states.WAITING))
             ),
             models.Index(fields=["project", "-id"], name="task_of_a_project"),
+            models.Index(fields=["id"], name="task_waiting", condition=Q(state=states.WAITING)),
+            models.Index(
+                fields=["parent_id"],
+                name="task_unfinished_child",
+                condition=Q(parent_id__isnull=False, finished_at__isnull=True),
+            ),
+            models.Index(
+                fields=["project", "-id"],
+                name="task_given_up",
+                condition=Q(state__in=(states.DEAD, states.CANCELLED)),
+            ),
             models.Index(fields=["finished_at"], name="task_finished", condition=Q(state__in=states.FINAL)),
         ]
         constraints = [
@@ -75,6 +88,10 @@ class Task(models.Model):
                 name="task_is_final_exactly_with_an_end",
                 condition=Q(state__in=states.FINAL, finished_at__isnull=False)
                 | (Q(state__in=states.UNFINISHED) & Q(finished_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="task_that_shall_be_cancelled_runs_or_is_final",
+                condition=Q(cancel_requested=False) | Q(state__in=(states.RUNNING, *states.FINAL)),
             ),
             models.UniqueConstraint(
                 name="task_item_of_a_parent_once",
@@ -165,11 +182,11 @@ class QueueState(models.Model):
 class WorkerPresence(models.Model):
     """A worker's lease on all its attempts: without renewal they are taken from it at `expires_at`.
 
-    `lock_key` names the advisory lock that its session holds: a free lock tells of a killed worker at once.
+    `lock_key` names the advisory lock that its session holds, if it does: a free one tells of a killed worker at once.
     """
 
     id = models.UUIDField(primary_key=True)
-    lock_key = models.IntegerField()
+    lock_key = models.IntegerField(null=True)
     host = models.CharField(max_length=255)
     pid = models.IntegerField()
     queues = models.CharField(max_length=255)

@@ -26,12 +26,19 @@ log = structlog.get_logger(__name__)
 RENEWALS = 5  # in a TTL
 FIRST_RETRY = 0.05  # seconds, doubled up to the time of a renewal
 EXIT_STUCK = 70  # EX_SOFTWARE
+STANDS = 0.8  # of the TTL, for which a beat is relied on
+# Of Django's parameters: what only its own connections know, and what is set here.
+NOT_TAKEN = {
+    "context", "cursor_factory", "prepare_threshold", "connect_timeout", "application_name", "options",
+    "tcp_user_timeout",
+}  # fmt: skip
 
 _BEAT = """
 INSERT INTO tasks_workerpresence (id, lock_key, host, pid, queues, slots, in_flight, started_at, beat_at, expires_at)
 VALUES (%(id)s, %(lock)s, %(host)s, %(pid)s, %(queues)s, %(slots)s, %(in_flight)s, now(), now(),
         now() + make_interval(secs => %(ttl)s))
-ON CONFLICT (id) DO UPDATE SET beat_at = now(), expires_at = excluded.expires_at, in_flight = excluded.in_flight
+ON CONFLICT (id) DO UPDATE SET beat_at = now(), lock_key = excluded.lock_key,
+  expires_at = excluded.expires_at, in_flight = excluded.in_flight
 """
 
 
@@ -49,10 +56,11 @@ class Presence:
     ) -> None:
         self.worker = worker
         self.registered = threading.Event()
+        self._stands_until = 0.0  # monotonic seconds
+        self._has_lock = False
         self._lock_key = worker.int & 0x7FFFFFFF
         self._values = {
             "id": worker,
-            "lock": self._lock_key,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "queues": ",".join(queues),
@@ -66,6 +74,10 @@ class Presence:
         self._watchdog = Watchdog(turned, patience=settings.REDRIVE.worker_ttl)
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
         self._thread = threading.Thread(target=self._run, name="redrive-presence", daemon=True)
+
+    def stands(self) -> bool:
+        """Whether nobody may take this worker for lost yet."""
+        return time.monotonic() < self._stands_until
 
     def start(self) -> None:
         """Begin; `registered` is set once the presence stands."""
@@ -86,7 +98,7 @@ class Presence:
             try:
                 self._beat()
                 wait, self._pause = renewal, FIRST_RETRY
-            except Exception as error:  # whatever it is: who does not renew is lost
+            except Exception as error:  # whatever it is, the next beat may succeed
                 log.warning("presence_not_renewed", error=type(error).__name__)
                 self._disconnect()
                 wait, self._pause = self._pause, min(2 * self._pause, renewal)
@@ -103,25 +115,37 @@ class Presence:
 
     def _beat(self) -> None:
         failpoints.hit("presence.renew")
+        began = time.monotonic()
         if self._connection is None:
-            known = connection.get_connection_params()
-            address = {name: known[name] for name in ("dbname", "user", "password", "host", "port") if name in known}
-            self._connection = psycopg.connect(
-                **address,
-                autocommit=True,
-                connect_timeout=2,
-                application_name="redrive-presence",
-                tcp_user_timeout=int(settings.REDRIVE.worker_ttl * 500),
-                options=f"-c statement_timeout={int(settings.REDRIVE.worker_ttl * 500)}",
-            )
-            self._connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self._lock_key])
-        self._connection.execute(_BEAT, {**self._values, "in_flight": self._in_flight()})
+            self._connect()
+        assert self._connection is not None
+        if not self._has_lock:
+            # An earlier session of ours may still hold it on the server: then the expiry alone speaks for us.
+            row = self._connection.execute(
+                "SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self._lock_key]
+            ).fetchone()
+            self._has_lock = bool(row and row[0])
+        lock = self._lock_key if self._has_lock else None
+        self._connection.execute(_BEAT, {**self._values, "lock": lock, "in_flight": self._in_flight()})
+        self._stands_until = began + settings.REDRIVE.worker_ttl * STANDS
         self.registered.set()
+
+    def _connect(self) -> None:
+        timeout = int(settings.REDRIVE.worker_ttl * 500)
+        self._connection = psycopg.connect(
+            **{name: value for name, value in connection.get_connection_params().items() if name not in NOT_TAKEN},
+            autocommit=True,
+            connect_timeout=2,
+            application_name="redrive-presence",
+            tcp_user_timeout=timeout,
+            options=f"-c statement_timeout={timeout}",
+        )
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._has_lock = False
 
     def _leave(self) -> None:
         try:

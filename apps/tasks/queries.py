@@ -7,6 +7,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Q
+
+from apps.completions.models import NUSD
+from apps.core import ids
 from apps.core.errors import InvalidRequest
 from apps.tasks import states
 from apps.tasks.errors import TaskNotFound
@@ -14,7 +18,7 @@ from apps.tasks.models import Task, TaskAttempt, TaskResult
 from apps.tasks.schemas import unix
 
 PREFIX = "task_"
-NUSD = 1_000_000_000
+SKEW = 300.0  # seconds that a process' clock, which ids are made by, may be off the database's
 Json = dict[str, Any]
 
 # Parts of the status body that apps above add: (the tasks) -> per task what to add.
@@ -117,12 +121,15 @@ def page(project_id: UUID, filters: Filters, *, after: UUID | None, limit: int) 
     if filters.priority:
         rows = rows.filter(priority=filters.priority)
     if filters.created_after is not None:
-        rows = rows.filter(created_at__gte=datetime.fromtimestamp(filters.created_after).astimezone())
+        since = datetime.fromtimestamp(filters.created_after).astimezone()
+        rows = rows.filter(created_at__gte=since, pk__gte=ids.first_uuid(filters.created_after - SKEW))
     if filters.created_before is not None:
-        rows = rows.filter(created_at__lt=datetime.fromtimestamp(filters.created_before).astimezone())
+        until = datetime.fromtimestamp(filters.created_before).astimezone()
+        rows = rows.filter(created_at__lt=until, pk__lt=ids.first_uuid(filters.created_before + SKEW))
     for key, value in filters.metadata:
-        # As it is stored: compact JSON with sorted keys, ASCII-escaped.
-        rows = rows.filter(metadata__contains=f"{json.dumps(key)}:{json.dumps(value)}")
+        # As it is stored: compact JSON, ASCII-escaped; within a string every quote has a backslash before it.
+        pair = f"{json.dumps(key)}:{json.dumps(value)}"
+        rows = rows.filter(Q(metadata__contains=f"{{{pair}") | Q(metadata__contains=f",{pair}"))
     found = list(rows[: limit + 1])
     shown = render(found[:limit])
     return {

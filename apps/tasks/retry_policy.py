@@ -27,13 +27,18 @@ Jitter = Callable[[float, float], float]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of the task. delay: seconds to the next attempt. charged: against the policy's retries."""
+    """What becomes of the task. delay: seconds to the next attempt. charged: against the policy's retries.
+
+    queue: where it goes on, if not where it was. lost: its worker is gone.
+    """
 
     state: str
     outcome: str
     delay: float = 0.0
     charged: bool = False
     parked: bool = False
+    queue: str = ""
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +66,21 @@ def decide(error: BaseException, history: History, policy: Policy, *, jitter: Ji
     return _charged(history, policy, jitter, dies=history.charged_failures >= _retries(policy))
 
 
-def lost(losses: int, *, idempotent: bool, jitter: Jitter = random.uniform) -> tuple[str, str | None, float]:
-    """After the `losses`-th lost worker: the state, the queue if it changes, and seconds to the next attempt."""
+def lost(losses: int, *, idempotent: bool, jitter: Jitter = random.uniform) -> Decision:
+    """The decision on an attempt whose worker is gone, the `losses`-th of its task."""
     if not idempotent or losses > ALONE_AT:
-        return states.DEAD, None, 0.0
+        return Decision(states.DEAD, Outcome.WORKER_LOST, lost=True)
     if losses >= QUARANTINED_AT:
-        return states.RETRYING, states.QUARANTINE, 0.0
-    return states.RETRYING, None, jitter(0.5, 1.0) * LOST_DELAYS[losses - 1]
+        return Decision(states.RETRYING, Outcome.WORKER_LOST, queue=states.QUARANTINE, lost=True)
+    delay = jitter(0.5, 1.0) * LOST_DELAYS[losses - 1]
+    return Decision(states.RETRYING, Outcome.WORKER_LOST, delay=delay, lost=True)
 
 
 def backoff(policy: Policy, failures: int, jitter: Jitter = random.uniform) -> float:
     """Seconds before the next try after `failures` earlier ones (full jitter, AWS Architecture Blog, 2015)."""
     if policy.delays:
         return policy.delays[min(failures, len(policy.delays) - 1)] * jitter(0.9, 1.1)
-    return jitter(0.0, min(policy.cap, policy.base * policy.factor**failures))
+    return jitter(0.0, min(policy.cap, policy.base * policy.factor ** min(failures, 60)))
 
 
 def _charged(history: History, policy: Policy, jitter: Jitter, *, dies: bool) -> Decision:

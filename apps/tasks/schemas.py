@@ -27,25 +27,24 @@ class Wishes(BaseModel):
     metadata: Metadata | None = None
     deadline_seconds: Seconds | None = None
 
+    def wishes(self) -> "Wishes":
+        """These alone, without the fields of a class that adds them to its own."""
+        return Wishes.model_construct(**{name: getattr(self, name) for name in Wishes.model_fields})
+
 
 WISHES = frozenset(Wishes.model_fields)
 
 
-class ChatTask(ChatRequest):
+class ChatTask(Wishes, ChatRequest):
     """`POST /v1/tasks/chat/completions`: a chat request, and the wishes. Its `metadata` is the task's."""
 
-    priority: Literal["high", "default", "low"] | None = None
-    callback_url: CallbackURL | None = None
-    deadline_seconds: Seconds | None = None
+    model_config = ChatRequest.model_config
 
 
-class EmbeddingsTask(EmbeddingsRequest):
+class EmbeddingsTask(Wishes, EmbeddingsRequest):
     """`POST /v1/tasks/embeddings`: an embeddings request, and the wishes."""
 
-    priority: Literal["high", "default", "low"] | None = None
-    callback_url: CallbackURL | None = None
-    metadata: Metadata | None = None
-    deadline_seconds: Seconds | None = None
+    model_config = EmbeddingsRequest.model_config
 
 
 class NewTaskBody(Wishes):

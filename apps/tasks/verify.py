@@ -25,6 +25,10 @@ _invariants: list[Invariant] = [
         "every accepted task is final, waits, or is due or held by a worker whose time is not over",
         """
         SELECT id::text FROM tasks_task WHERE state = 'running' AND run_until < now() - interval '2 minutes'
+        UNION ALL SELECT id::text FROM tasks_task
+        WHERE state IN ('pending', 'retrying', 'waiting') AND (
+          deadline < now() - interval '2 minutes'
+          OR queue NOT IN ('high', 'default', 'low', 'webhooks', 'quarantine'))
         UNION ALL SELECT id::text FROM tasks_task t WHERE NOT EXISTS (
           SELECT 1 FROM tasks_taskpayload p WHERE p.task_id = t.id)
         """,

@@ -4,6 +4,8 @@ The executor has a thread and a loop of its own beside Celery's pool, which does
 call_soon_threadsafe. See docs.celeryq.dev, "Extensions and Bootsteps".
 """
 
+import os
+import signal
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -43,9 +45,17 @@ class ExecutorStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """See bootsteps."""
         self.executor = executor = Executor(QUEUES)
-        self.thread = threading.Thread(target=uvloop.run, args=[executor.run()], name="redrive-executor", daemon=True)
+        self.thread = threading.Thread(target=self._run, args=[executor], name="redrive-executor", daemon=True)
         self.thread.start()
         _running.append(executor)
+
+    def _run(self, executor: Executor) -> None:
+        try:
+            uvloop.run(executor.run())
+        except Exception as error:
+            log.error("executor_failed", exc_info=error)
+        if executor in _running:  # nobody asked it to stop: a worker without it would take rings for nothing
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self, parent: Any) -> None:
         """See bootsteps."""

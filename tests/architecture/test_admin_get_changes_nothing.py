@@ -11,6 +11,8 @@ from django.db import connection
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
+from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
+from django_celery_results.models import GroupResult, TaskResult
 
 from apps.completions.models import LedgerEntry, StoredBody
 from apps.dead_letters.models import DeadLetter, FailureGroup
@@ -91,9 +93,21 @@ def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Up
     Group.objects.create(name="viewers")
     AccessAttempt.objects.create(username="u", failures_since_start=1, user_agent="", http_accept="", path_info="")
     AccessLog.objects.create(username="u", user_agent="", http_accept="", path_info="")
+    rows_of_celery()
     for _ in range(3):
         circuit_breaker._by_client(breaker_board._upstream(upstream.provider, upstream.model), "fail")
     return upstream
+
+
+def rows_of_celery() -> None:
+    """A row of each model of the two Celery packages."""
+    TaskResult.objects.create(task_id="t")
+    GroupResult.objects.create(group_id="g")
+    interval = IntervalSchedule.objects.create(every=1, period="days")
+    CrontabSchedule.objects.create()
+    SolarSchedule.objects.create(event="sunset", latitude=0, longitude=0)
+    ClockedSchedule.objects.create(clocked_time=timezone.now())
+    PeriodicTask.objects.create(name="p", task="t", interval=interval)
 
 
 def test_no_admin_address_changes_a_row_or_a_breaker_on_get(admin_client: Client, one_of_each: Upstream) -> None:

@@ -5,10 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import OperationalError
 
-from apps.core.database import Batch
+from apps.core.database import MAX_BYTES, Batch
 from tests.races import together
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,6 +45,41 @@ def store() -> Iterator[Store]:
     yield store
     store.fails = lambda _: None
     store.gate.set()
+
+
+class Cancelled(psycopg.errors.QueryCanceled):
+    """As the driver tells of a statement that took too long."""
+
+    sqlstate = "57014"
+
+
+def too_long() -> OperationalError:
+    """A statement timeout, as Django raises it."""
+    error = OperationalError("canceling statement due to statement timeout")
+    error.__cause__ = Cancelled("canceling statement due to statement timeout")
+    return error
+
+
+async def test_a_write_that_takes_too_long_is_halved_and_what_is_behind_it_gets_through(store: Store) -> None:
+    refused: list[int] = []
+    store.fails = lambda items: too_long() if len(items) > 3 or 7 in items else None
+    batch: Batch[int, str] = Batch(store, name="t", poisoned=lambda item, _: refused.append(item))
+    store.gate.clear()
+    waiting = [batch.submit(item) for item in range(20)]
+    store.gate.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [item for item, result in enumerate(results) if isinstance(result, Exception)] == refused == [7]
+    assert sorted(store.written) == [item for item in range(20) if item != 7]
+
+
+async def test_a_write_is_bounded_by_the_size_of_its_items(store: Store) -> None:
+    batch: Batch[int, str] = Batch(store, name="t", size=lambda _: MAX_BYTES // 4)
+    store.gate.clear()
+    waiting = [batch.submit(item) for item in range(20)]
+    store.gate.set()
+    await asyncio.gather(*waiting)
+    assert max(len(items) for items in store.writes) == 4
+    assert store.written == list(range(20))
 
 
 async def test_each_item_gets_its_own_result() -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -162,6 +162,7 @@ def test_the_same_key_from_fifty_at_once_makes_one_task(client: Client, route: M
         (CHAT, {"messages": HELLO, "metadata": {"a": 5}}, "metadata.a"),
         (CHAT, {"messages": HELLO, "nonsense": 1}, "nonsense"),
         (CHAT, {"messages": HELLO, "callback_url": "http://127.0.0.1/"}, "callback_url"),
+        (CHAT, {"messages": HELLO, "metadata": {"a": "\0"}}, "metadata.a"),
         (EMBEDDINGS, {"input": [], "model": "x"}, "input"),
     ],
 )
@@ -175,6 +176,34 @@ def test_what_cannot_be_done_is_not_accepted(
     assert reply.status == 400
     assert reply.error["param"] == param
     assert Task.objects.count() == before
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/tasks"])
+def test_both_doors_refuse_what_a_live_call_would_refuse(
+    path: str, client: Client, caller: Callable[..., Client], route: MakeRoute
+) -> None:
+    def ask(by: Client, **args: Any) -> Reply:
+        args = {"messages": HELLO, **args}
+        return post(by, path, **(args if path == CHAT else {"kind": "chat_completion", "args": args}))
+
+    model = route()
+    assert_error(ask(client, model="nothing-of-the-kind"), 404, "model_not_found", param="model")
+    narrow = caller(allowed_models=["other-*"])
+    assert_error(ask(narrow, model=model), 403, "permission_denied", param="model")
+    assert_error(ask(client, model=model, nonsense=1), 400, "validation_error", param="nonsense")
+    assert Task.objects.count() == 0
+
+
+def test_arguments_named_as_a_wish_are_not_taken_for_one(client: Client, route: MakeRoute) -> None:
+    args = {"model": route(), "messages": HELLO, "metadata": {"of": "openai"}}
+    task = post(client, "/v1/tasks", kind="chat_completion", args=args).json()
+    assert client.call("GET", task["links"]["self"]).json()["metadata"] == {}
+
+
+def test_the_user_in_the_body_has_a_bucket_for_tasks_too(caller: Callable[..., Client], route: MakeRoute) -> None:
+    client, model = caller(limits={"end_user_requests_per_minute": 1}), route()
+    statuses = [post(client, CHAT, model=model, messages=HELLO, user="bob").status for _ in range(3)]
+    assert statuses == [202, 429, 429]
 
 
 @pytest.mark.parametrize("query", ["wait=-1", "wait=61", "wait=x", "wait=nan"])
@@ -198,7 +227,22 @@ def test_a_list_is_paged_and_narrowed(client: Client, route: MakeRoute) -> None:
     odd = client.call("GET", "/v1/tasks?metadata[n]=1&priority=low").json()["data"]
     assert [one["task_id"] for one in odd] == [made[3], made[1]]
     assert client.call("GET", "/v1/tasks?priority=high").json()["data"] == []
-    for query in ("after=nonsense", "status=odd", "limit=0", "limit=101", "priority=x"):
+    post(client, CHAT, model=model, messages=HELLO, metadata={'x"n': "1"})
+    assert len(client.call("GET", "/v1/tasks?metadata[n]=1").json()["data"]) == 2
+    now = time.time()
+    for narrowed, count in ((f"created_after={now - 60}", 6), (f"created_before={now - 60}", 0)):
+        assert len(client.call("GET", f"/v1/tasks?{narrowed}").json()["data"]) == count
+    for query in (
+        "after=nonsense",
+        "status=odd",
+        "limit=0",
+        "limit=101",
+        "priority=x",
+        "statu=dead",
+        "kind=a%00b",
+        "metadata[a]=%00",
+        "metadata[]=x",
+    ):
         assert client.call("GET", f"/v1/tasks?{query}").status == 400
 
 

@@ -81,6 +81,7 @@ def ending(claimed: Claimed, state: str = "succeeded", outcome: str = "succeeded
     defaults: dict[str, Any] = {"result": "{}" if state == "succeeded" else None, "worker": uuid4(), "request_id": "r"}
     return Ending(
         task_id=claimed.id,
+        kind=claimed.kind,
         token=claimed.token,
         number=claimed.attempt,
         cycle=claimed.cycle,

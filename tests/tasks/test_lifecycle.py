@@ -18,7 +18,8 @@ from apps.tasks.lifecycle.revive import revive
 from apps.tasks.models import QueueState, RetryHold, Task, TaskAttempt, TaskPayload, TaskResult
 from apps.tasks.signals import tasks_died
 from tests.races import together
-from tests.tasks.conftest import MakeTask, ending, take
+from tests.tasks.conftest import MakeKind, MakeTask, ending, take
+from tests.time import age
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FAILURE = failure_of(ValueError("x"), kind="k", upstream="")
@@ -38,7 +39,7 @@ def test_a_claim_gives_the_arguments_and_a_token_and_starts_the_clock(make_task:
     "fields",
     [
         {"next_attempt_at": timezone.now() + timedelta(hours=1)},
-        {"cancel_requested": True},
+        {"deadline": timezone.now() - timedelta(seconds=1)},
         {"state": "waiting"},
     ],
 )
@@ -241,6 +242,25 @@ def test_a_redrive_begins_a_new_cycle(make_task: MakeTask) -> None:
     assert task.deadline is not None
     assert timedelta(seconds=90) < task.deadline - timezone.now() <= timedelta(seconds=100)
     assert take(task).attempt == 5
+
+
+def test_each_redrive_gives_the_time_that_was_asked_for(make_task: MakeTask) -> None:
+    task = make_task(deadline=100.0)
+    for _ in range(3):
+        age(task, days=10)
+        Task.objects.filter(pk=task.pk).update(state="dead", finished_at=timezone.now())
+        assert revive([task.pk])
+        task.refresh_from_db()
+        assert task.deadline is not None
+        assert timedelta(seconds=90) < task.deadline - timezone.now() <= timedelta(seconds=100)
+
+
+def test_a_redriven_task_waits_where_its_kind_waits(make_task: MakeTask, make_kind: MakeKind) -> None:
+    task = make_task(make_kind(queue="webhooks"), queue="quarantine")
+    Task.objects.filter(pk=task.pk).update(state="dead", finished_at=timezone.now())
+    revive([task.pk])
+    task.refresh_from_db()
+    assert task.queue == "webhooks"
 
 
 def test_of_eight_redrives_one_wins(make_task: MakeTask) -> None:

@@ -8,7 +8,6 @@ import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
-from apps.tasks import states
 from apps.tasks.lifecycle import leases, reap
 from apps.tasks.lifecycle.claim import claim
 from apps.tasks.lifecycle.expire import expire
@@ -128,7 +127,7 @@ def test_what_must_not_run_twice_dies_with_its_worker(make_task: MakeTask, make_
 def test_of_eight_reapers_one_takes_an_attempt(make_task: MakeTask) -> None:
     task = make_task()
     take(task)
-    together(8, lambda _: reap.reap())
+    assert sorted(together(8, lambda _: reap.reap())) == [0] * 7 + [1]
     task.refresh_from_db()
     assert task.worker_losses == 1
     assert TaskAttempt.objects.filter(task_id=task.pk).count() == 1
@@ -158,8 +157,3 @@ def test_the_database_refuses_a_row_that_makes_no_sense(make_task: MakeTask, fie
     task = make_task()
     with pytest.raises(IntegrityError):
         Task.objects.filter(pk=task.pk).update(**fields)
-
-
-def test_the_states_are_those_of_the_moves() -> None:
-    assert set(states.TRANSITIONS) == set(states.ALL)
-    assert {end for ends in states.TRANSITIONS.values() for end in ends} <= set(states.ALL)

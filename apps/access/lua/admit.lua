@@ -76,7 +76,8 @@ for i, key in ipairs(KEYS) do
       local reservation = lease .. ':' .. string.format('%.0f', cost)
       writes[#writes + 1] = {'HINCRBY', key, 'reserved', string.format('%.0f', cost)}
       writes[#writes + 1] = {'ZADD', leases, string.format('%.0f', now + lease_us), reservation}
-      writes[#writes + 1] = {'PEXPIRE', leases, math.ceil(lease_us / 1000) + 86400000}
+      -- As long as the budget itself: without its leases nobody would take back what a killed process reserved.
+      writes[#writes + 1] = {'PEXPIRE', leases, 3000000000}
       out[#out + 1] = math.max(0, limit - used)
       out[#out + 1] = 0
     end

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from apps.access.authentication import caller_of
-from apps.completions import embeddings
+from apps.access.authentication import Caller, caller_of
+from apps.completions import embeddings, spending
 from apps.completions.schemas.embeddings import EmbeddingsRequest
 from apps.core.errors import InvalidApiKey
 from apps.tasks.attempt import Run
@@ -11,6 +11,11 @@ from apps.tasks.handlers.terms import of_task
 from apps.tasks.kinds import Kind
 
 Json = dict[str, Any]
+
+
+async def check(caller: Caller, args: EmbeddingsRequest) -> None:
+    """Refuse what a live call would refuse before it calls."""
+    spending.refuse_unknown_fields(args, await spending.find_route(caller, args.model))
 
 
 async def handle(run: Run, args: EmbeddingsRequest) -> Json:
@@ -28,4 +33,4 @@ async def handle(run: Run, args: EmbeddingsRequest) -> Json:
     }
 
 
-KIND = Kind("embeddings", EmbeddingsRequest, handle, public=True)
+KIND = Kind("embeddings", EmbeddingsRequest, handle, public=True, check=check)

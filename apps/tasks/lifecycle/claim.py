@@ -51,7 +51,8 @@ class Claimed:
 _CLAIM = """
 WITH due AS (
   SELECT id FROM tasks_task
-  WHERE queue = %(queue)s AND state IN ('pending', 'retrying') AND next_attempt_at <= now() AND NOT cancel_requested
+  WHERE queue = %(queue)s AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
+    AND (deadline IS NULL OR deadline > now())
     AND worker_losses BETWEEN %(least)s AND %(most)s
     AND NOT EXISTS (SELECT 1 FROM tasks_queuestate q WHERE q.name = %(queue)s AND q.paused_at IS NOT NULL
                     AND (q.resume_at IS NULL OR q.resume_at > now()))

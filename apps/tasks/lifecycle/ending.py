@@ -41,9 +41,10 @@ class Failure:
 
 @dataclass(slots=True)
 class Ending:
-    """The end of one attempt. result: JSON text. delay: seconds to the next attempt of a retrying task."""
+    """The end of one attempt. result, progress: JSON text."""
 
     task_id: UUID
+    kind: str
     token: int
     number: int
     cycle: int
@@ -55,12 +56,13 @@ class Ending:
     result: str | None = None
     upstream: str = ""
     entries: Sequence[Entry] = field(default_factory=tuple)
+    progress: str = ""
 
 
 def failure_of(error: BaseException, *, kind: str, upstream: str) -> Failure:
     """The failure that an exception stands for; one that is no RedriveError is a bug, with its traceback."""
     known = error if isinstance(error, errors.RedriveError) else errors.InternalError()
-    message = known.message if error is known else f"{type(error).__name__}: {error}"
+    message = known.message if error is known else _words(error)
     frames = fingerprint.own_frames(error.__traceback__) if error is not known else ()
     code = known.code
     status = known.upstream_status or known.status
@@ -77,3 +79,11 @@ def failure_of(error: BaseException, *, kind: str, upstream: str) -> Failure:
         ),
         traceback=fingerprint.traceback_text(error),
     )
+
+
+def _words(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # of whoever wrote its __str__
+        return name

@@ -21,24 +21,31 @@ log = structlog.get_logger(__name__)
 _MOVE = """
 WITH f AS (
   SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::text[],
-                       %s::text[])
-    AS f(id, token, state, delay, charged, parked, error, fingerprint)),
- meant AS (
-  SELECT f.*, CASE WHEN f.state = 'retrying' AND f.charged > 0
-                    AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint)
-              THEN 'dead' ELSE f.state END AS becomes FROM f)
+                       %s::text[], %s::text[], %s::text[], %s::int[])
+    AS f(id, token, state, delay, charged, parked, error, fingerprint, progress, queue, lost)),
+ held AS (
+  -- Locked before it is looked at: a cancel that commits meanwhile is seen.
+  SELECT t.id, t.cancel_requested FROM tasks_task t JOIN f ON f.id = t.id AND f.token = t.token
+  WHERE t.state = 'running' ORDER BY t.id FOR UPDATE OF t),
+ m AS (
+  SELECT f.*, CASE
+    WHEN held.cancel_requested AND f.state <> 'succeeded' THEN 'cancelled'
+    WHEN f.state = 'retrying' AND f.charged > 0
+      AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint) THEN 'dead'
+    ELSE f.state END AS becomes
+  FROM f JOIN held ON held.id = f.id)
 UPDATE tasks_task t SET
-  state = b.becomes, token = NULL, worker = NULL, run_until = NULL,
-  next_attempt_at = CASE WHEN b.becomes = 'retrying' THEN now() + make_interval(secs => m.delay)
+  state = m.becomes, token = NULL, worker = NULL, run_until = NULL,
+  next_attempt_at = CASE WHEN m.becomes = 'retrying' THEN now() + make_interval(secs => m.delay)
                     ELSE t.next_attempt_at END,
   charged_failures = t.charged_failures + m.charged,
+  worker_losses = t.worker_losses + m.lost,
+  queue = coalesce(nullif(m.queue, ''), t.queue),
   parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now()) END,
-  finished_at = CASE WHEN b.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
-  error = CASE WHEN b.becomes = 'dead' THEN m.error ELSE '' END
-FROM meant m CROSS JOIN LATERAL (
-  SELECT CASE WHEN EXISTS (SELECT 1 FROM tasks_task c WHERE c.id = m.id AND c.cancel_requested)
-              AND m.becomes IN ('retrying', 'dead') THEN 'cancelled' ELSE m.becomes END AS becomes) b
-WHERE t.id = m.id AND t.state = 'running' AND t.token = m.token
+  finished_at = CASE WHEN m.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
+  error = CASE WHEN m.becomes = 'dead' THEN m.error ELSE '' END,
+  progress = coalesce(nullif(m.progress, ''), t.progress)
+FROM m WHERE t.id = m.id
 RETURNING t.id, t.state, t.project_id, t.api_key_id, t.kind, t.queue, t.cycle, t.callback_url, t.parent_id
 """
 _ATTEMPTS = """
@@ -80,7 +87,7 @@ def finish(endings: Sequence[Ending]) -> list[str | None]:
     failpoints.hit("finish.after_commit")
     for ending in ordered:
         if ending.task_id not in moved:
-            log.warning("stale_result", task=ending.task_id.hex, attempt=ending.number, token=ending.token)
+            log.warning("stale_result", task=ending.task_id.hex, attempt=ending.number)
     return [moved[ending.task_id].state if ending.task_id in moved else None for ending in endings]
 
 
@@ -120,6 +127,9 @@ def _move(endings: Sequence[Ending]) -> dict[UUID, _Moved]:
                 [decision.parked for decision in decisions],
                 [error_of(ending) for ending in endings],
                 [ending.failure.fingerprint if ending.failure else "" for ending in endings],
+                [ending.progress for ending in endings],
+                [decision.queue for decision in decisions],
+                [int(decision.lost) for decision in decisions],
             ],
         )
         return {row[0]: _Moved(row) for row in cursor.fetchall()}
@@ -140,7 +150,7 @@ def _insert_attempts(endings: Sequence[Ending], moved: dict[UUID, _Moved]) -> No
 
 def _attempt_row(ending: Ending, moved: _Moved) -> tuple[Any, ...]:
     failure, decision = ending.failure, ending.decision
-    outcome = "cancelled" if moved.state == states.CANCELLED else decision.outcome
+    outcome = "cancelled" if moved.state == states.CANCELLED and not decision.lost else decision.outcome
     return (
         ending.task_id, ending.number, ending.cycle, ending.token, ending.worker, ending.started_at, outcome,
         decision.charged, failure.code if failure else "", failure.status if failure else None,

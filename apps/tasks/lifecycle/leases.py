@@ -1,27 +1,25 @@
-"""A worker's view of its leases: what it holds by the database, what to cancel, what to hand back."""
+"""A worker's view of its leases: what it holds by the database, what to cancel, what to hand back, how far it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
 
+from apps.tasks import states
+from apps.tasks.lifecycle.ending import Ending
+from apps.tasks.lifecycle.finish import finish
+from apps.tasks.models import TaskAttempt
+from apps.tasks.retry_policy import Decision
+
+Outcome = TaskAttempt.Outcome
 UNKNOWN_FOR = 3.0  # TTLs after which a running row that its worker does not know is handed back
 
-_HAND_BACK = """
-WITH mine AS (
-  SELECT id, token, worker, attempt, cycle, attempt_started_at FROM tasks_task
-  WHERE worker = %(worker)s AND state = 'running' AND NOT id = ANY(%(known)s)
-    AND attempt_started_at < now() - make_interval(secs => %(age)s)
-  ORDER BY id FOR UPDATE),
- moved AS (
-  UPDATE tasks_task t SET state = 'retrying', token = NULL, worker = NULL, run_until = NULL, next_attempt_at = now()
-  FROM mine WHERE t.id = mine.id RETURNING mine.*)
-INSERT INTO tasks_taskattempt (task_id, number, cycle, token, worker, started_at, finished_at, outcome, charged,
-  error_code, error_message, fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd)
-SELECT id, attempt, cycle, token, worker, attempt_started_at, now(), 'handed_back', false, '', '', '', '', '', 0, 0, 0
-FROM moved RETURNING task_id
+_UNKNOWN = """
+SELECT id, kind, token, attempt, cycle, worker, request_id, attempt_started_at FROM tasks_task
+WHERE worker = %(worker)s AND state = 'running' AND NOT id = ANY(%(known)s)
+  AND attempt_started_at < now() - make_interval(secs => %(age)s)
 """
 
 
@@ -47,5 +45,24 @@ def hand_back(worker: UUID, *, known: Collection[UUID], age: float | None = None
     """Give back the rows that the worker does not know (a claim whose answer was lost); how many."""
     age = UNKNOWN_FOR * settings.REDRIVE.worker_ttl if age is None else age
     with connection.cursor() as cursor:
-        cursor.execute(_HAND_BACK, {"worker": worker, "known": list(known), "age": age})
-        return len(cursor.fetchall())
+        cursor.execute(_UNKNOWN, {"worker": worker, "known": list(known), "age": age})
+        names = ("task_id", "kind", "token", "number", "cycle", "worker", "request_id", "started_at")
+        endings = [
+            Ending(**dict(zip(names, row, strict=True)), decision=Decision(states.RETRYING, Outcome.HANDED_BACK))
+            for row in cursor.fetchall()
+        ]
+    return sum(state is not None for state in finish(endings)) if endings else 0
+
+
+def write_progress(told: Sequence[tuple[UUID, int, str]]) -> None:
+    """Write the progress, JSON text, of attempts by task and token; one that lost its lease changes nothing."""
+    ordered = sorted(told)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE tasks_task t SET progress = f.progress
+            FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS f(id, token, progress)
+            WHERE t.id = f.id AND t.state = 'running' AND t.token = f.token
+            """,
+            [list(column) for column in zip(*ordered, strict=True)],
+        )
