@@ -1,33 +1,51 @@
-"""Kills workers with SIGKILL while tasks run, for as long as you like, and counts what was lost: it must be none.
+"""Kills, freezes and empties what Redrive is made of while tasks run, and counts what was lost: it must be none.
 
-Starts stores, web server and clock with `manage.py up`, two workers of its own and a scripted upstream; sends tasks
-without pause; kills a worker now and then and starts another; at the end waits until every task is final. Prints
-accepted, finished, lost, doubled, and how long work of a killed worker took to begin again; then runs `verify`.
+Starts all of Redrive's processes in a folder of its own with two workers and a scripted upstream; sends tasks without
+pause, each with an Idempotency-Key that is repeated until the answer is 202; does harm at random moments and starts
+again what it killed; at the end waits until every task is final. Prints accepted, finished, lost, doubled, how long
+work of a killed worker took to begin again, and how long a POST took, also while Redis was frozen; then runs `verify`.
 
-  .venv/bin/python -m bench.soak                            20,000 tasks, 40 kills
-  .venv/bin/python -m bench.soak --tasks 2000 --kills 5     a quick look
+  .venv/bin/python -m bench.soak                                      20,000 tasks, 40 kills of workers
+  .venv/bin/python -m bench.soak --tasks 3000 --kills 10              a quick look
+  .venv/bin/python -m bench.soak --kill worker,api,clock,postgres,valkey --freeze valkey --flush
+  .venv/bin/python -m bench.soak --kill postgres --minutes 60         for an hour, a blow each two to five seconds
 """
 
 import argparse
 import asyncio
+import itertools
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import psycopg
+from redis.asyncio import Redis
 
+from bench.fleet import ROOT, Fleet, Member
 from bench.servers import free_port
 
-ROOT = Path(__file__).resolve().parent.parent
-MANAGE = [sys.executable, str(ROOT / "manage.py")]
+KILLED = ("worker", "api", "clock", "quarantine", "postgres", "valkey")
+FROZEN = ("valkey", "worker", "postgres")
+PATIENCE = 600.0  # seconds to the last end, and for one task to be accepted
+
+
+def names(known: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def parse_names(text: str) -> list[str]:
+        found = [name for name in text.split(",") if name]
+        if unknown := set(found) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: there are {', '.join(known)}")
+        return found
+
+    return parse_names
 
 
 def parse() -> argparse.Namespace:
@@ -35,12 +53,27 @@ def parse() -> argparse.Namespace:
         prog="python -m bench.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", type=int, default=20_000, help="tasks to send (20000)")
-    parser.add_argument("--kills", type=int, default=40, help="workers to kill (40)")
+    parser.add_argument("--kills", type=int, default=40, help="blows: kills, freezes and flushes together (40)")
+    parser.add_argument("--minutes", type=float, help="send and strike for so long, instead of --tasks and --kills")
+    parser.add_argument(
+        "--kill", type=names(KILLED), metavar="NAME,...",
+        help=f"what to kill, one at random each time: {', '.join(KILLED)} (worker); Postgres as with -m immediate",
+    )  # fmt: skip
+    parser.add_argument(
+        "--freeze", type=names(FROZEN), default=[], metavar="NAME,...",
+        help=f"what to freeze with SIGSTOP: {', '.join(FROZEN)}",
+    )  # fmt: skip
+    parser.add_argument("--frozen", type=float, default=3.0, help="seconds that a freeze lasts (3)")
+    parser.add_argument("--flush", action="store_true", help="also FLUSHALL")
     parser.add_argument("--workers", type=int, default=2, help="workers at a time (2)")
     parser.add_argument("--delay-ms", type=int, default=300, help="the upstream's thinking time (300)")
-    parser.add_argument("--in-flight", type=int, default=400, help="requests of the sender at a time (400)")
+    parser.add_argument("--in-flight", type=int, default=64, help="requests of the sender at a time (64)")
+    parser.add_argument("--backlog", type=int, default=5000, help="unfinished tasks at which the sender waits (5000)")
     parser.add_argument("--seed", type=int, default=None, help="of the random moments")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.kill is None:
+        args.kill = [] if args.freeze or args.flush else ["worker"]
+    return args
 
 
 class Soak:
@@ -48,93 +81,127 @@ class Soak:
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args = args
-        self.folder = folder
-        self.children: list[subprocess.Popen[bytes]] = []
-        self.accepted: list[str] = []
-        self.refused = 0
+        self.fleet = Fleet(folder, args.workers)
+        port = free_port()
+        self.upstream_url = f"http://127.0.0.1:{port}/v1"
+        upstream = [sys.executable, "-m", "bench.upstream", "--port", str(port), "--delay-ms", str(args.delay_ms)]
+        self.upstream = subprocess.Popen(upstream, cwd=ROOT, start_new_session=True)
+        self.url = self.fleet.run.url
+        self.database_url = self.fleet.run.database_url
+        self.until = time.monotonic() + args.minutes * 60 if args.minutes else float("inf")
+        self.accepted: set[str] = set()
+        self.sent = 0
+        self.finished = 0
+        self.given_up = 0
+        self.replies: Counter[str] = Counter()
+        self.seconds: dict[str, list[float]] = {"usual": [], "while Redis is frozen": []}
+        self.blows: Counter[str] = Counter()
         self.killed_at: list[float] = []
+        self.redis_is_frozen = False
 
-    def start(self) -> None:
-        """Stores, web server, clock, upstream; then the workers."""
-        self.upstream_port = free_port()
-        upstream = [sys.executable, "-m", "bench.upstream", "--port", str(self.upstream_port)]
-        upstream += ["--delay-ms", str(self.args.delay_ms)]
-        self.children.append(subprocess.Popen(upstream, cwd=ROOT, start_new_session=True))
-        only = "postgres,valkey,web,clock,quarantine"
-        self.up = subprocess.Popen(
-            [*MANAGE, "up", "--only", only, "--data-dir", str(self.folder), "--port", str(free_port())],
-            cwd=ROOT, stdout=(self.folder / "up.out").open("wb"), stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        self.wait_for_up()
-        base_url = f"http://127.0.0.1:{self.upstream_port}/v1"
-        self.manage("add_provider", "soak", "--base-url", base_url, "--models", "bench-model")
-        self.key = self.manage("create_api_key", "soak", "--rpm", "100000000").splitlines()[-1]
-        self.workers = [self.start_worker() for _ in range(self.args.workers)]
+    async def start(self) -> None:
+        """Redrive, a route to the upstream, and a key."""
+        await self.fleet.start()
+        self.fleet.manage("add_provider", "soak", "--base-url", self.upstream_url, "--models", "bench-model")
+        self.key = self.fleet.manage("create_api_key", "soak", "--rpm", "100000000").splitlines()[-1]
 
-    def wait_for_up(self) -> None:
-        """Until the web server is ready."""
-        for _ in range(600):
-            try:
-                found = json.loads((self.folder / "up.json").read_text())
-                if {"web", "clock"} <= found["pids"].keys():
-                    self.url, self.database_url = found["url"], found["database_url"]
-                    return
-            except (OSError, ValueError, KeyError):
-                pass
-            if self.up.poll() is not None:
-                break
-            time.sleep(0.2)
-        raise SystemExit(f"up did not start:\n{(self.folder / 'up.out').read_text()}")
-
-    def manage(self, *command: str) -> str:
-        """A command's standard output."""
-        done = subprocess.run([*MANAGE, *command], cwd=ROOT, env=self.environment(), capture_output=True, text=True)
-        if done.returncode:
-            print(done.stdout, done.stderr)
-        return done.stdout
-
-    def environment(self) -> dict[str, str]:
-        """Of our own processes."""
-        return {**os.environ, "REDRIVE_DATA_DIR": str(self.folder), "REDRIVE_LOG_LEVEL": "WARNING"}
-
-    def start_worker(self) -> "subprocess.Popen[bytes]":
-        """A worker without Celery, whose log goes to the folder."""
-        log = (self.folder / "worker.out").open("ab")
-        return subprocess.Popen(
-            [*MANAGE, "worker"], cwd=ROOT, env=self.environment(), stdout=log, stderr=log, start_new_session=True
-        )
+    # Load
 
     async def send(self) -> None:
         """All tasks, so many requests at a time."""
-        left = iter(range(self.args.tasks))
+        left = itertools.count() if self.args.minutes else iter(range(self.args.tasks))
+        timeout = aiohttp.ClientTimeout(total=30)
         headers = {"Authorization": f"Bearer {self.key}"}
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=timeout) as session:
+            senders = [self._sender(session, left) for _ in range(self.args.in_flight)]
+            await asyncio.gather(*senders)
+
+    async def _sender(self, session: aiohttp.ClientSession, left: Iterator[int]) -> None:
+        for _ in left:
+            if time.monotonic() > self.until:
+                return
+            while self.sent - self.finished > self.args.backlog:  # noqa: ASYNC110 (looked at once a second)
+                await asyncio.sleep(0.1)
+            self.sent += 1
+            await self._accept(session, uuid4().hex)
+
+    async def _accept(self, session: aiohttp.ClientSession, key: str) -> None:
+        """Repeat one request with its Idempotency-Key until it is accepted."""
         body = {"model": "bench-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16}
-        async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+        began = time.monotonic()
+        while time.monotonic() - began < PATIENCE:
+            at, frozen = time.monotonic(), self.redis_is_frozen
+            try:
+                async with session.post(
+                    f"{self.url}/v1/tasks/chat/completions", json=body, headers={"Idempotency-Key": key}
+                ) as reply:
+                    found = await reply.json()
+                    status = str(reply.status)
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                found, status = {}, type(error).__name__
+            self.replies[status] += 1
+            self.seconds["while Redis is frozen" if frozen else "usual"].append(time.monotonic() - at)
+            if status == "202":
+                self.accepted.add(found["task_id"])
+                return
+            await asyncio.sleep(0.25)
+        self.given_up += 1
 
-            async def sender() -> None:
-                for _ in left:
-                    async with session.post(f"{self.url}/v1/tasks/chat/completions", json=body) as reply:
-                        if reply.status == 202:
-                            self.accepted.append((await reply.json())["task_id"])
-                        else:
-                            self.refused += 1
+    async def look(self) -> None:
+        """Count what has ended, each second; Postgres may be away."""
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self.database_url, connect_timeout=2) as connection:
+                    rows = await connection.execute("SELECT count(*) FROM tasks_task WHERE finished_at IS NOT NULL")
+                    row = await rows.fetchone()
+                    self.finished = row[0] if row else 0
+            except psycopg.Error:
+                pass
+            await asyncio.sleep(1)
 
-            await asyncio.gather(*(sender() for _ in range(min(self.args.in_flight, 64))))
+    # Blows
 
-    async def kill(self) -> None:
-        """Kill a worker at random moments and start another in its place."""
-        for _ in range(self.args.kills):
-            await asyncio.sleep(random.uniform(0.5, 2.5))
-            victim = random.randrange(len(self.workers))
-            self.workers[victim].send_signal(signal.SIGKILL)
+    async def strike(self) -> None:
+        """Blow after blow at random moments, every way as often as the others."""
+        ways: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *((f"kill {name}", lambda name=name: self._kill(name)) for name in self.args.kill),
+            *((f"freeze {name}", lambda name=name: self._freeze(name)) for name in self.args.freeze),
+            *([("flush", self._flush)] if self.args.flush else []),
+        ]
+        turn = itertools.cycle(ways)
+        for _ in itertools.count() if self.args.minutes else range(self.args.kills):
+            await asyncio.sleep(random.uniform(2, 5) if self.args.minutes else random.uniform(0.5, 2.5))
+            if time.monotonic() > self.until:
+                return
+            name, way = next(turn)
+            self.blows[name] += 1
+            await way()
+
+    async def _kill(self, name: str) -> None:
+        victim: Member = random.choice(self.fleet.named(name))
+        if name == "worker":
             self.killed_at.append(time.time())
-            self.workers[victim].wait()
-            self.workers[victim] = self.start_worker()
+        await asyncio.to_thread(victim.kill)
+        if name in {"postgres", "valkey"}:
+            await asyncio.sleep(random.uniform(0, 2))
+        await victim.start()
+
+    async def _freeze(self, name: str) -> None:
+        self.redis_is_frozen = name == "valkey"
+        await random.choice(self.fleet.named(name)).freeze(self.args.frozen)
+        self.redis_is_frozen = False
+
+    async def _flush(self) -> None:
+        async with Redis.from_url(self.fleet.run.redis_url) as client:
+            await client.flushall()
+
+    # Figures
 
     async def wait_for_the_end(self) -> float:
         """Until every task is final; seconds."""
         began = time.monotonic()
-        while time.monotonic() - began < 600:
+        while time.monotonic() - began < PATIENCE:
             if self.query("SELECT count(*) FROM tasks_task WHERE finished_at IS NULL")[0][0] == 0:
                 break
             await asyncio.sleep(0.5)
@@ -153,19 +220,21 @@ class Soak:
             "SELECT count(*) FROM (SELECT task_id FROM tasks_taskattempt WHERE outcome = 'succeeded' "
             "GROUP BY task_id HAVING count(*) > 1) d"
         )[0][0]
-        taken = self._since_kills("finished_at", "a")
-        again = self._since_kills("started_at", "b")
+        taken, again = self._since_kills("finished_at", "a"), self._since_kills("started_at", "b")
         return {
-            "sent": self.args.tasks,
+            "sent": self.sent,
             "accepted": len(self.accepted),
-            "refused": self.refused,
-            "kills": len(self.killed_at),
-            "attempts lost with a worker": len(taken),
+            "replies": dict(self.replies),
+            "given up": self.given_up,
+            "blows": dict(self.blows),
             "states": states,
-            "lost": len(set(self.accepted) - final),
+            "attempts": dict(self.query("SELECT outcome, count(*) FROM tasks_taskattempt GROUP BY outcome")),
+            "lost": len(self.accepted - final),
+            "tasks beyond the keys": sum(states.values()) - self.sent,
             "succeeded twice": doubled,
-            "kill to taken from the dead worker, s": spread(taken),
-            "kill to begun again, delay of the retry included, s": spread(again),
+            "POST, s": {name: spread(found) for name, found in self.seconds.items() if found},
+            "kill of a worker to taken from it, s": spread(taken),
+            "kill of a worker to begun again, delay of the retry included, s": spread(again),
             "tail s": round(tail, 1),
         }
 
@@ -176,27 +245,30 @@ class Soak:
             "ON b.task_id = a.task_id AND b.number = a.number + 1 WHERE a.outcome = 'worker_lost'"
         )
         times = [float(row[0]) for row in rows]
-        return sorted(at - max((kill for kill in self.killed_at if kill <= at), default=at) for at in times)
+        return [at - max((kill for kill in self.killed_at if kill <= at), default=at) for at in times]
 
     def stop(self) -> None:
         """End what was started."""
-        for child in (*getattr(self, "workers", ()), self.up, *self.children):
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
-        for child in (*getattr(self, "workers", ()), self.up, *self.children):
-            child.wait(60)
+        self.fleet.stop()
+        self.upstream.terminate()
+        self.upstream.wait(30)
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
-    """Median and longest."""
+    """Median, 99th percentile and longest, with how many there were."""
     if not seconds:
         return {}
-    return {"median": round(seconds[len(seconds) // 2], 2), "longest": round(seconds[-1], 2)}
+    ordered = sorted(seconds)
+    at = {"median": len(ordered) // 2, "p99": int(len(ordered) * 0.99), "longest": len(ordered) - 1}
+    return {"n": len(ordered), **{name: round(ordered[place], 2) for name, place in at.items()}}
 
 
 async def run(soak: Soak) -> float:
-    """Send and kill side by side, then wait."""
-    await asyncio.gather(soak.send(), soak.kill())
+    """Send and strike side by side, then wait."""
+    await soak.start()
+    looking = asyncio.create_task(soak.look())
+    await asyncio.gather(soak.send(), soak.strike())
+    looking.cancel()
     return await soak.wait_for_the_end()
 
 
@@ -204,11 +276,11 @@ def main() -> None:
     args = parse()
     random.seed(args.seed)
     with tempfile.TemporaryDirectory(prefix="redrive-soak-") as folder:
+        Path(folder).chmod(0o711)  # as root, Postgres runs as nobody, who must reach its data
         soak = Soak(args, Path(folder))
         try:
-            soak.start()
             print(json.dumps(soak.report(asyncio.run(run(soak))), indent=1))
-            print(soak.manage("verify"))
+            print(soak.fleet.manage("verify"))
         finally:
             soak.stop()
 

@@ -151,7 +151,7 @@ def refuse_if_full() -> None:
         raise errors.ServiceUnavailable("The ledger cannot be written right now.", retry_after=5)
 
 
-def write(items: "list[Entry | Body]") -> Sequence[None]:
+def write(items: "Sequence[Entry | Body]") -> Sequence[None]:
     """COPY the rows into their tables in one transaction."""
     entries = [item for item in items if isinstance(item, Entry)]
     with transaction.atomic():
@@ -160,6 +160,17 @@ def write(items: "list[Entry | Body]") -> Sequence[None]:
     for entry in entries:
         _count(entry)
     return [None] * len(items)
+
+
+def write_once(entries: Sequence[Entry]) -> None:
+    """Insert rows that may be there already, in the caller's transaction."""
+    if not entries:
+        return
+    names = sql.SQL(", ").join(map(sql.Identifier, Entry._fields))
+    values = sql.SQL(", ").join([sql.Placeholder()] * len(Entry._fields))
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING")
+    with connection.cursor() as cursor:
+        cursor.executemany(statement.format(sql.Identifier(LedgerEntry._meta.db_table), names, values), entries)
 
 
 _SPEND = """

@@ -1,6 +1,8 @@
-"""Registers the health checks of the two stores."""
+"""Registers the health checks of the two stores, and arms the failpoints where a test wants them."""
 
+import structlog
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class CoreConfig(AppConfig):
@@ -8,8 +10,12 @@ class CoreConfig(AppConfig):
     label = "core"
 
     def ready(self) -> None:
-        from apps.core import health, store_checks
+        from apps.core import failpoints, health, store_checks
 
         health.register("postgres", store_checks.postgres)
         health.register("redis", store_checks.redis)
         health.register("migrations", store_checks.migrations)
+        if settings.REDRIVE.failpoints_enabled:
+            failpoints.arm(settings.REDRIVE.failpoints)
+        elif settings.REDRIVE.failpoints:
+            structlog.get_logger(__name__).warning("failpoints_ignored", missing="REDRIVE_FAILPOINTS_ENABLED")

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from apps.core import failpoints
 from apps.core.addresses import AllowList
 
 PREFIX = "REDRIVE_"
@@ -92,6 +93,8 @@ class RedriveSettings(BaseSettings):
     socket_stall: float = Field(30, gt=0, le=600, description="seconds a websocket's client may read nothing")
     socket_idle: float = Field(3600, gt=0, description="seconds a websocket may be open without a message or a stream")
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
+    failpoints: str = Field("", description="for tests: where to fail, name:action,... (`apps/core/failpoints.py`)")
+    failpoints_enabled: bool = Field(False, description="for tests: without it the failpoints above are ignored")
 
     def missing(self) -> list[str]:
         """The variables without which the gateway cannot serve."""
@@ -115,6 +118,13 @@ class RedriveSettings(BaseSettings):
         for key in value:
             if not re.fullmatch(r"[\w-]{43}=", key, re.ASCII):
                 raise ValueError("each key is 32 bytes in url-safe base64")
+        return value
+
+    @field_validator("failpoints_enabled")
+    @classmethod
+    def _are_failpoints(cls, value: bool, info: ValidationInfo) -> bool:
+        if value:
+            failpoints.parse(info.data.get("failpoints", ""))
         return value
 
     @field_validator("outbound_allow")

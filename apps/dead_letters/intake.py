@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import connection
 
-from apps.core import ids
+from apps.core import failpoints, ids
 from apps.tasks import fingerprint
 from apps.tasks.signals import Death
 
@@ -23,6 +23,7 @@ SELECT *, 'open', now(), '', '' FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %
 
 def receive(deaths: list[Death], **_: Any) -> None:
     """Receiver of tasks_died: a letter each, in as many groups as there are fingerprints."""
+    failpoints.hit("intake.before_letters")
     groups = {death.fingerprint: death for death in deaths}
     # Sorted, so that two batches wait for one another in one order.
     first = [groups[print_] for print_ in sorted(groups)]

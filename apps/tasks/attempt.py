@@ -93,6 +93,11 @@ async def perform(run: Run) -> Ending:
             await run.close()
     except (Exception, SystemExit) as error:  # a handler that exits must not take its neighbours along
         return _failed(run, error, policy)
+    except asyncio.CancelledError as error:
+        running = asyncio.current_task()
+        if running is not None and running.cancelling():
+            raise
+        return _failed(run, error, policy)  # of the handler's own making: let out, the attempt would have no end
 
 
 async def _within_its_time(run: Run, kind: kinds.Kind) -> Ending:

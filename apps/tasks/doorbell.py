@@ -11,6 +11,8 @@ from collections.abc import Collection
 import structlog
 from celery import current_app
 
+from apps.core import failpoints
+
 log = structlog.get_logger(__name__)
 
 WAKE = "redrive.wake"
@@ -51,6 +53,7 @@ class Doorbell:
 
     def _send(self, queues: list[str]) -> None:
         try:
+            failpoints.hit("doorbell.send")
             current_app.send_task(WAKE, args=[queues], queue=RINGS, ignore_result=True, retry=False, expires=EXPIRES)
         except Exception as error:  # whatever the broker's library raises, the ring is lost and nothing else
             self._quiet_until = time.monotonic() + QUIET

@@ -4,6 +4,7 @@ A task is accepted when its row is committed, and only then. An Idempotency-Key'
 transaction, so that fifty equal requests at once make one task.
 """
 
+import asyncio
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +12,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from apps.access import idempotency
 from apps.access.idempotency import Claim
-from apps.core import ids
+from apps.core import failpoints, ids
 from apps.core.database import Batch
 from apps.core.errors import ServiceUnavailable
 from apps.tasks import doorbell, states
 from apps.tasks.kinds import Kind
 
 BACKLOG = 10_000
+UNSURE = (
+    "The database does not answer. The task may yet be accepted: send it again with the same Idempotency-Key, or look "
+    "for it in the list of tasks."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +64,14 @@ class Accepted:
 
 
 async def accept(task: NewTask) -> Accepted:
-    """Commit a task. Raises IdempotencyKeyReused, and ServiceUnavailable while too many wait for Postgres."""
+    """Commit a task. Raises IdempotencyKeyReused, and ServiceUnavailable while too many, or it, wait for Postgres."""
     if _batch().is_full():
         raise ServiceUnavailable("Work cannot be accepted right now.", retry_after=5)
-    accepted = await _batch().submit(task)
+    try:
+        async with asyncio.timeout(settings.REDRIVE.database_timeout * 2):
+            accepted = await asyncio.shield(_batch().submit(task))
+    except TimeoutError:
+        raise ServiceUnavailable(UNSURE, retry_after=5) from None
     if isinstance(accepted, Exception):
         raise accepted
     return accepted
@@ -76,7 +86,12 @@ def accept_now(tasks: Sequence[NewTask]) -> None:
 def ring_after_commit(queues: Iterable[str]) -> None:
     """Tell workers of due work, once it is committed."""
     found = frozenset(queues)
-    transaction.on_commit(functools.partial(doorbell.ring, found))
+    transaction.on_commit(functools.partial(_ring, found))
+
+
+def _ring(queues: frozenset[str]) -> None:
+    failpoints.hit("enqueue.after_commit")
+    doorbell.ring(queues)
 
 
 @functools.cache
@@ -91,6 +106,7 @@ def _write(tasks: list[NewTask]) -> list[Accepted | Exception]:
         created = insert(fresh) if fresh else None
         known = _read(set(earlier.values())) if earlier else {}
         ring_after_commit(task.queue or task.priority for task in fresh)
+        failpoints.hit("enqueue.before_commit")
     results: list[Accepted | Exception] = []
     for index, task in enumerate(tasks):
         if index in refused:
@@ -146,15 +162,19 @@ made AS (
   SELECT {_PLAIN}, 'pending', now() + make_interval(secs => delay), now() + make_interval(secs => deadline),
     deadline, now(),
     false, 0, 1, 0, 0, '', ''
-  FROM given),
+  FROM given ON CONFLICT (id) DO NOTHING RETURNING id),
 paid AS (
-  INSERT INTO tasks_taskpayload (task_id, revision, body, created_at) SELECT id, 1, args, now() FROM given)
+  INSERT INTO tasks_taskpayload (task_id, revision, body, created_at)
+  SELECT id, 1, args, now() FROM given JOIN made USING (id))
 SELECT now()
 """  # noqa: S608 (made of the names above)
 
 
 def insert(tasks: Sequence[NewTask]) -> datetime:
-    """Insert tasks with their payloads in one statement; the database's time of it."""
+    """Insert tasks with their payloads in one statement; the database's time of it.
+
+    Those that are there already stay: a commit whose answer was lost is done again.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_INSERT, [[value(task) for task in tasks] for _, _, value in _COLUMNS])
         created: datetime = cursor.fetchone()[0]

@@ -6,6 +6,7 @@ No connection to Postgres is held while a handler waits for its upstream. What d
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Sequence
 from uuid import UUID
@@ -21,7 +22,7 @@ from apps.tasks import kinds, retry_policy, states
 from apps.tasks.attempt import Run, ending_of, perform
 from apps.tasks.errors import ResultNotStorable
 from apps.tasks.lifecycle import leases
-from apps.tasks.lifecycle.claim import claim
+from apps.tasks.lifecycle.claim import Claimed, claim
 from apps.tasks.lifecycle.ending import Ending, failure_of
 from apps.tasks.lifecycle.finish import finish
 from apps.tasks.models import TaskAttempt
@@ -32,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 SWEEP = 1.0  # seconds between looks for due work without a ring
 LOOK_AT_LEASES = 0.4  # seconds; a cancel is obeyed within a second
-HAND_BACK = 30.0  # seconds between looks for rows that it does not know
+HAND_BACK = 3.0  # TTLs
 QUARANTINE_SLOTS = 20
 WEBHOOK_SLOTS = 50  # of their own: receivers that hang must not keep work waiting, nor work the news of it
 Outcome = TaskAttempt.Outcome
@@ -140,13 +141,23 @@ class Executor:
         # Without a sign of life that stands, what is claimed would be taken from us and count as a lost worker.
         if self._alone() or not self.presence.stands():
             return 0
-        claimed = await in_db(claim, queue, self.worker, most, limits=kinds.limits())
+        claimed = await self._take(queue, most)
         if queue == states.QUARANTINE and not claimed and not self._attempts:
-            claimed = await in_db(claim, queue, self.worker, 1, limits=kinds.limits(), alone=True)
+            claimed = await self._take(queue, 1, alone=True)
         for task in claimed:
             run = Run(task, self.worker)
             self._attempts[task.id] = (run, asyncio.create_task(self._attempt(run)))
         return len(claimed)
+
+    async def _take(self, queue: str, most: int, *, alone: bool = False) -> list[Claimed]:
+        left = threading.Event()
+        try:
+            return await in_db(
+                claim, queue, self.worker, most, limits=kinds.limits(), alone=alone, unwanted=left.is_set
+            )
+        except BaseException:  # a frozen Postgres may do it later, and then nobody would know of the tasks
+            left.set()
+            raise
 
     def _alone(self) -> bool:
         return any(run.task.worker_losses >= retry_policy.ALONE_AT for run, _ in self._attempts.values())
@@ -209,7 +220,7 @@ class Executor:
             await asyncio.sleep(LOOK_AT_LEASES)
             try:
                 await self._look(dict(self._attempts))
-                if time.monotonic() - handed_back_at > HAND_BACK:
+                if time.monotonic() - handed_back_at > HAND_BACK * settings.REDRIVE.worker_ttl:
                     handed_back_at = time.monotonic()
                     await in_db(leases.hand_back, self.worker, known=list(self._attempts))
             except LOST_CONNECTION as error:

@@ -1,10 +1,12 @@
 """A worker's sign of life: a lease renewed by its own thread over its own connection, and a session lock.
 
-The connection is not of the pool, so that a pool that is used up never makes a worker look dead. The same thread is
-the watchdog: a process whose loop has not turned for 10 s ends itself, because it would hold its tasks for nothing.
+The connection is not of the pool, so that a pool that is used up never makes a worker look dead. One that breaks is
+made anew at once: without its lock the worker looks dead within a second. The same thread is the watchdog: a process
+whose loop has not turned for a TTL ends itself, because it would hold its tasks for nothing.
 """
 
 import os
+import select
 import socket
 import threading
 import time
@@ -16,12 +18,13 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
+from apps.core import failpoints
 from apps.tasks.lifecycle.reap import LOCK_CLASS
 
 log = structlog.get_logger(__name__)
 
 RENEWALS = 5  # in a TTL
-STUCK = 10.0  # seconds
+FIRST_RETRY = 0.05  # seconds, doubled up to the time of a renewal
 EXIT_STUCK = 70  # EX_SOFTWARE
 STANDS = 0.8  # of the TTL, for which a beat is relied on
 # Of Django's parameters: what only its own connections know, and what is set here.
@@ -65,8 +68,10 @@ class Presence:
             "ttl": settings.REDRIVE.worker_ttl,
         }
         self._in_flight = in_flight
-        self._turned = turned
-        self._stop = threading.Event()
+        self._stopping = False
+        self._bell, self._ear = socket.socketpair()
+        self._pause = FIRST_RETRY
+        self._watchdog = Watchdog(turned, patience=settings.REDRIVE.worker_ttl)
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
         self._thread = threading.Thread(target=self._run, name="redrive-presence", daemon=True)
 
@@ -80,22 +85,36 @@ class Presence:
 
     def stop(self) -> None:
         """Take the leave: the row goes, the lock with it."""
-        self._stop.set()
+        self._stopping = True
+        self._bell.send(b"!")
         self._thread.join(settings.REDRIVE.worker_ttl)
 
     def _run(self) -> None:
-        while not self._stop.wait(settings.REDRIVE.worker_ttl / RENEWALS if self.registered.is_set() else 0.05):
-            if time.monotonic() - self._turned() > STUCK:
-                log.error("worker_stuck", seconds=STUCK)
+        renewal = settings.REDRIVE.worker_ttl / RENEWALS
+        while not self._stopping:
+            if self._watchdog.is_stuck():
+                log.error("worker_stuck", seconds=settings.REDRIVE.worker_ttl)
                 os._exit(EXIT_STUCK)
             try:
                 self._beat()
+                wait, self._pause = renewal, FIRST_RETRY
             except Exception as error:  # whatever it is, the next beat may succeed
                 log.warning("presence_not_renewed", error=type(error).__name__)
                 self._disconnect()
+                wait, self._pause = self._pause, min(2 * self._pause, renewal)
+            self._rest(wait)
         self._leave()
 
+    def _rest(self, seconds: float) -> None:
+        """Until the time is over, `stop` is called, or Postgres has something to say, which is that it goes."""
+        poll = select.poll()
+        poll.register(self._ear, select.POLLIN)
+        if self._connection is not None:
+            poll.register(self._connection, select.POLLIN)
+        poll.poll(seconds * 1000)
+
     def _beat(self) -> None:
+        failpoints.hit("presence.renew")
         began = time.monotonic()
         if self._connection is None:
             self._connect()
@@ -136,3 +155,26 @@ class Presence:
             pass  # it expires
         finally:
             self._disconnect()
+            self._bell.close()
+            self._ear.close()
+
+
+class Watchdog:
+    """Tells a loop that does not turn from a process that was frozen as a whole. turned: when it last turned.
+
+    Time in which the watchdog itself was not asked does not count. Ask it more often than once a second or so.
+    """
+
+    def __init__(self, turned: Callable[[], float], *, patience: float) -> None:
+        self._turned = turned
+        self._patience = patience
+        self._seen = turned()
+        self._asked = time.monotonic()
+        self._still = 0.0
+
+    def is_stuck(self) -> bool:
+        """Whether the loop has stood still for `patience` seconds."""
+        now, turned = time.monotonic(), self._turned()
+        self._still = 0.0 if turned != self._seen else self._still + min(now - self._asked, self._patience / 3)
+        self._seen, self._asked = turned, now
+        return self._still > self._patience

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.faults.crew import QUICK, Crew, broken
+from tests.faults.nursery import Born, close_nursery, open_nursery
 from tests.faults.stores import Set, Stores
 from tests.gateway import Gateway
 from tests.journeys.conftest import Client
@@ -64,3 +66,26 @@ def plain(gateway: Gateway, mine: Set) -> Client:
     client = Client(gateway.url, mine.plain)
     assert client.chat(mine.model).status == 200
     return client
+
+
+@pytest.fixture(scope="session")
+def clock(stores: Stores) -> Iterator[Born]:
+    """A clock that no fault ends."""
+    open_nursery({**stores.environment, **QUICK})
+    born = Born({**stores.environment, **QUICK}, "clock")
+    yield born
+    assert born.lives, born.log.read_text()
+    born.end()
+    close_nursery()
+
+
+@pytest.fixture
+def crew(stores: Stores, clock: Born) -> Iterator[Crew]:
+    """Processes for this test beside that clock; after it the invariants hold."""
+    made = Crew(stores)
+    yield made
+    made.stop()
+    try:
+        assert broken(stores) == {}
+    finally:
+        stores.forget_tasks()

@@ -12,10 +12,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
+from redis import Redis
 
 from apps.core.embedded import data_folder, plan, postgres, valkey
 from apps.core.embedded.lifeline import lifeline
@@ -23,23 +24,32 @@ from apps.core.embedded.service import Launch, Run, Service
 from tests.journeys.wire import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = 24
+SETS = 80
 
-# Each set: a route with a price of a cent an output token, and keys: unlimited, strict, with a budget, with one slot.
+# Each set: a route with a price of a cent an output token, one that waits a second for its upstream, and keys:
+# unlimited, strict, with a budget, with one slot.
 SETUP = """
 import json, os
 from apps.access import keys
 from apps.access.models import Project
 from apps.providers.models import ModelRoute, Provider, Upstream
+from apps.tasks.models import RetryPolicy
 def key(project, **limits):
     return keys.create(project=project, name="test", limits={"requests_per_minute": 100_000, **limits})[1]
 provider = Provider.objects.create(name="scripted", base_url=os.environ["UPSTREAM"], api_key="sk-upstream")
+impatient = Provider.objects.create(
+    name="impatient", base_url=os.environ["UPSTREAM"], api_key="sk-upstream", total_timeout=1, breaker_failures=99
+)
+RetryPolicy.objects.create(kind="chat_completion", base=0.1, cap=0.2)
 made = []
 for n in range(int(os.environ["SETS"])):
     project, model = Project.objects.create(name=f"p{n}"), f"fault-{os.urandom(4).hex()}"
     route = ModelRoute.objects.create(public_name=model, input_usd_per_million=0, output_usd_per_million=10_000)
     Upstream.objects.create(route=route, provider=provider, model=model)
-    made.append({"model": model, "plain": key(project), "strict": key(project, requests_per_minute=10),
+    soon = ModelRoute.objects.create(public_name=f"{model}-soon")
+    Upstream.objects.create(route=soon, provider=impatient, model=f"{model}-soon")
+    made.append({"model": model, "soon": f"{model}-soon", "plain": key(project),
+                 "strict": key(project, requests_per_minute=10),
                  "poor": key(project, monthly_budget_usd="0.10"), "single": key(project, concurrency=1)})
 print(json.dumps(made))
 """
@@ -47,9 +57,10 @@ print(json.dumps(made))
 
 @dataclass
 class Set:
-    """What one test uses: a route and keys: without limits, 10 requests a minute, 10 cents a month, one at a time."""
+    """What one test uses: routes and keys: without limits, 10 requests a minute, 10 cents a month, one at a time."""
 
     model: str
+    soon: str
     plain: str
     strict: str
     poor: str
@@ -151,9 +162,26 @@ class Stores:
 
     def rows(self, model: str) -> list[str]:
         """The outcomes in the ledger of a model's requests."""
+        found = self.query("SELECT outcome FROM completions_ledgerentry WHERE model = %s", model)
+        return [outcome for (outcome,) in found]
+
+    def query(self, statement: LiteralString, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a statement; what it changes is committed."""
         with psycopg.connect(self.run.database_url) as connection:
-            found = connection.execute("SELECT outcome FROM completions_ledgerentry WHERE model = %s", [model])
-            return [outcome for (outcome,) in found]
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def forget_tasks(self) -> None:
+        """Delete them all: what one test leaves must not be in the way of the next."""
+        self.query(
+            "TRUNCATE tasks_task, tasks_taskpayload, tasks_taskattempt, tasks_taskresult, tasks_workerpresence, "
+            "dead_letters_deadletter, access_idempotencyrecord"
+        )
+
+    def empty_redis(self) -> None:
+        """FLUSHALL."""
+        with Redis.from_url(self.run.redis_url) as client:
+            client.flushall()
 
     def stop(self) -> None:
         """Stop both."""

@@ -12,7 +12,7 @@ from apps.tasks.lifecycle import leases, reap
 from apps.tasks.lifecycle.claim import claim
 from apps.tasks.lifecycle.expire import expire
 from apps.tasks.lifecycle.finish import finish
-from apps.tasks.models import Task, TaskAttempt, WorkerPresence
+from apps.tasks.models import ClockBeat, Task, TaskAttempt, WorkerPresence
 from tests.races import together
 from tests.tasks.conftest import MakeKind, MakeTask, ending, take
 
@@ -80,7 +80,7 @@ def test_an_attempt_far_beyond_its_time_is_taken_from_a_living_worker(make_task:
     task, worker = make_task(), uuid4()
     present(worker, expires=100)
     take(task, worker)
-    Task.objects.filter(pk=task.pk).update(run_until=timezone.now() - timedelta(seconds=reap.GRACE + 1))
+    Task.objects.filter(pk=task.pk).update(run_until=timezone.now() - timedelta(seconds=reap.GRACE * 10 + 1))
     assert reap.reap() == 1
 
 
@@ -102,6 +102,18 @@ def test_losses_lead_to_quarantine_then_alone_then_death(make_task: MakeTask, ne
     ]  # fmt: skip
     assert [death.error["code"] for death in news["died"]] == ["worker_lost"]
     assert TaskAttempt.objects.filter(task_id=task.pk, outcome="worker_lost").count() == 5
+
+
+def test_after_a_while_without_reaping_workers_get_their_time_again(make_task: MakeTask) -> None:
+    task, worker = make_task(), uuid4()
+    present(worker, expires=-1)
+    take(task, worker)
+    ClockBeat.objects.create(chore="reap", beat_at=timezone.now() - timedelta(seconds=6))  # Postgres was frozen, say
+    assert reap.reap() == 0
+    ClockBeat.objects.update(beat_at=timezone.now())
+    assert reap.reap() == 0
+    WorkerPresence.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert reap.reap() == 1
 
 
 def test_what_must_not_run_twice_dies_with_its_worker(make_task: MakeTask, make_kind: MakeKind) -> None:

@@ -1,7 +1,7 @@
 """Moves pending, retrying -> running: a worker takes due tasks, each with a token that fences earlier holders."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from apps.core import failpoints
 from apps.tasks import states
 from apps.tasks.retry_policy import ALONE_AT
 
@@ -70,11 +71,19 @@ FROM won LEFT JOIN LATERAL (
 """
 
 
-@transaction.atomic
-def claim(queue: str, worker: UUID, most: int, *, limits: dict[str, float], alone: bool = False) -> list[Claimed]:
+def claim(
+    queue: str,
+    worker: UUID,
+    most: int,
+    *,
+    limits: dict[str, float],
+    alone: bool = False,
+    unwanted: Callable[[], bool] = lambda: False,
+) -> list[Claimed]:
     """At most `most` due tasks of a queue, oldest due first. limits: seconds of an attempt, by kind.
 
     alone: in quarantine, a task that must have nothing beside it; otherwise those are left where they are.
+    unwanted: asked before the commit; where nobody waits for the answer any more, nothing is taken.
     """
     least, greatest = (ALONE_AT, 32_767) if alone else (0, ALONE_AT - 1)
     values: dict[str, str | int | float | UUID] = {
@@ -86,9 +95,15 @@ def claim(queue: str, worker: UUID, most: int, *, limits: dict[str, float], alon
         "limits": json.dumps(limits),
         "limit_default": 600.0,
     }
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_CLAIM, values)
-        return [Claimed(*row) for row in cursor.fetchall()]
+        claimed = [Claimed(*row) for row in cursor.fetchall()]
+        if unwanted():
+            transaction.set_rollback(True)
+            return []
+    if claimed:
+        failpoints.hit("claim.after_commit")
+    return claimed
 
 
 def due_queues(queues: Collection[str]) -> set[str]:

@@ -11,7 +11,7 @@ import structlog
 from django.db import connection, transaction
 
 from apps.completions import ledger
-from apps.core import json_codec
+from apps.core import failpoints, json_codec
 from apps.tasks import states
 from apps.tasks.lifecycle.ending import Ending
 from apps.tasks.signals import Death, Finished, tasks_died, tasks_finished
@@ -80,12 +80,14 @@ def finish(endings: Sequence[Ending]) -> list[str | None]:
                     _RESULTS,
                     [[e.task_id for e in results], [e.token for e in results], [e.result for e in results]],
                 )
-        # What a stale attempt spent is spent; an estimate of the reaper's counts only if nobody else told the end.
-        told = [ending for ending in ordered if ending.task_id in moved or not ending.decision.lost]
-        entries: list[ledger.Entry | ledger.Body] = [entry for ending in told for entry in ending.entries]
-        if entries:
-            ledger.write(entries)
+        ledger.write([entry for ending in won for entry in ending.entries])
+        # Of one that lost its lease, or whose end was committed just before the connection broke: then it is booked.
+        # An estimate of the reaper's counts only if nobody else told the end.
+        stale = [ending for ending in ordered if ending.task_id not in moved and not ending.decision.lost]
+        ledger.write_once([entry for ending in stale for entry in ending.entries])
         tell([moved[ending.task_id].finished for ending in won if moved[ending.task_id].is_final], _deaths(won, moved))
+        failpoints.hit("finish.before_commit")
+    failpoints.hit("finish.after_commit")
     for ending in ordered:
         if ending.task_id not in moved:
             log.warning("stale_result", task=ending.task_id.hex, attempt=ending.number)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from apps.tasks import states
@@ -13,7 +14,7 @@ from apps.tasks.models import TaskAttempt
 from apps.tasks.retry_policy import Decision
 
 Outcome = TaskAttempt.Outcome
-UNKNOWN_FOR = 30.0  # seconds after which a running row that its worker does not know is handed back
+UNKNOWN_FOR = 3.0  # TTLs after which a running row that its worker does not know is handed back
 
 _UNKNOWN = """
 SELECT id, kind, token, attempt, cycle, worker, request_id, attempt_started_at FROM tasks_task
@@ -40,8 +41,9 @@ def held(worker: UUID) -> dict[UUID, Held]:
 
 
 @transaction.atomic
-def hand_back(worker: UUID, *, known: Collection[UUID], age: float = UNKNOWN_FOR) -> int:
+def hand_back(worker: UUID, *, known: Collection[UUID], age: float | None = None) -> int:
     """Give back the rows that the worker does not know (a claim whose answer was lost); how many."""
+    age = UNKNOWN_FOR * settings.REDRIVE.worker_ttl if age is None else age
     with connection.cursor() as cursor:
         cursor.execute(_UNKNOWN, {"worker": worker, "known": list(known), "age": age})
         names = ("task_id", "kind", "token", "number", "cycle", "worker", "request_id", "started_at")

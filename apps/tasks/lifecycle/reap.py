@@ -3,7 +3,8 @@
 A lost attempt may have called its upstream: it is booked with its estimated input, so that no money is forgotten.
 
 A worker is gone when its presence has expired, or when its advisory lock is free (a session that ended) and it has not
-renewed for a second. Right after Postgres' own start nobody is reaped: the workers must get back to it first.
+renewed for a second. Right after Postgres' own start nobody is reaped: the workers must get back to it first. So too
+when nobody has reaped for a while: Postgres may have been frozen, and who could not renew has not died of it.
 """
 
 import json
@@ -19,6 +20,7 @@ from apps.access import admission
 from apps.completions import lost_calls
 from apps.completions.ledger import Entry
 from apps.completions.lost_calls import LostCall
+from apps.core import failpoints
 from apps.tasks import kinds, retry_policy
 from apps.tasks.errors import UnknownKind, WorkerLost
 from apps.tasks.lifecycle.ending import Ending, failure_of
@@ -27,9 +29,14 @@ from apps.tasks.lifecycle.finish import finish
 log = structlog.get_logger(__name__)
 
 LOCK_CLASS = 0x5EED  # first half of the workers' advisory lock keys
-GRACE = 30.0  # seconds beyond an attempt's time before it is taken from a worker that still lives
+GRACE = 3.0  # TTLs beyond an attempt's time before it is taken from a worker that still lives
 BATCH = 500
 
+_BEAR_WITH_WORKERS = """
+UPDATE tasks_workerpresence SET beat_at = now(), expires_at = now() + make_interval(secs => %(ttl)s)
+WHERE EXISTS (
+  SELECT 1 FROM tasks_clockbeat WHERE chore = 'reap' AND beat_at < now() - make_interval(secs => %(ttl)s / 2))
+"""
 _FORGET_WORKERS = """
 DELETE FROM tasks_workerpresence p
 WHERE pg_postmaster_start_time() + make_interval(secs => 2 * %(ttl)s) < now() AND (
@@ -78,9 +85,10 @@ def reap() -> int:
     """Take the attempts of lost workers from them; how many."""
     ttl = settings.REDRIVE.worker_ttl
     with connection.cursor() as cursor:
+        cursor.execute(_BEAR_WITH_WORKERS, {"ttl": ttl})
         cursor.execute(_FORGET_WORKERS, {"ttl": ttl, "lock_class": LOCK_CLASS})
         gone = cursor.fetchall()
-        cursor.execute(_LOST, {"ttl": ttl, "grace": GRACE, "batch": BATCH, "calling": kinds.calling()})
+        cursor.execute(_LOST, {"ttl": ttl, "grace": GRACE * ttl, "batch": BATCH, "calling": kinds.calling()})
         lost = [_Lost(*row) for row in cursor.fetchall()]
     if not lost:
         return 0
@@ -92,6 +100,7 @@ def reap() -> int:
     # No admission settles what was estimated: the counters are read from the ledger again.
     admission.recount({(one.project_id, one.api_key_id) for one in taken if one.id in booked and one.api_key_id})
     if taken:
+        failpoints.hit("reap.midway")
         log.warning("attempts_reaped", tasks=len(taken), workers=len(gone))
     return len(taken)
 
