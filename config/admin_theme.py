@@ -50,9 +50,20 @@ def _navigation() -> list[dict[str, Any]]:
             "items": [
                 _page("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
                 _page("Tasks", "task", "tasks.task"),
-                _page("Paused queues", "pause_circle", "tasks.queuestate"),
+                _page("Queues", "low_priority", "tasks.queuestate"),
                 _page("Workers", "engineering", "tasks.workerpresence"),
                 _page("Retry policies", "replay", "tasks.retrypolicy"),
+            ],
+        },
+        {
+            "title": "Chores",
+            "items": [
+                _page("Periodic chores", "event_repeat", "django_celery_beat.periodictask"),
+                _page("Intervals", "timer", "django_celery_beat.intervalschedule"),
+                _page("Crontabs", "calendar_month", "django_celery_beat.crontabschedule"),
+                _page("Clocked times", "alarm", "django_celery_beat.clockedschedule"),
+                _page("Results", "fact_check", "django_celery_results.taskresult"),
+                _page("Group results", "stacks", "django_celery_results.groupresult"),
             ],
         },
         {

@@ -1,6 +1,7 @@
 """Makes the identifiers that clients see: sortable, unguessable enough to be unique, safe in URLs and logs."""
 
 import re
+from datetime import datetime
 from uuid import UUID
 
 import uuid_utils
@@ -12,6 +13,12 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 def new_uuid() -> UUID:
     """A UUID version 7 (RFC 9562): its order is its age."""
     return uuid7()
+
+
+def first_of(moment: datetime) -> UUID:
+    """The least UUID version 7 of a moment: ids made later are greater."""
+    milliseconds = min(max(int(moment.timestamp() * 1000), 0), (1 << 48) - 1)
+    return UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62)
 
 
 def new_hex() -> str:

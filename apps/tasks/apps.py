@@ -8,8 +8,8 @@ class TasksConfig(AppConfig):
     label = "tasks"
 
     def ready(self) -> None:
-        from apps.core import clock
-        from apps.tasks import kinds, sweep
+        from apps.core import clock, health
+        from apps.tasks import kinds, liveness, sweep
         from apps.tasks.handlers import chat_completion, embeddings
         from apps.tasks.lifecycle import expire, reap
 
@@ -19,3 +19,6 @@ class TasksConfig(AppConfig):
         clock.register("reap", 0.5, reap.reap)
         clock.register("expire", 1.0, expire.expire)
         clock.record_beats(sweep.record_beat)
+        # Not vital: without them this process still answers live calls and accepts tasks.
+        health.register("clock", liveness.check_clock, vital=False)
+        health.register("workers", liveness.check_workers, vital=False)

@@ -69,11 +69,16 @@ def render(tasks: Sequence[Task]) -> list[Json]:
     results = dict(
         TaskResult.objects.filter(pk__in=[task.pk for task in tasks if task.finished_at]).values_list("pk", "body")
     )
-    added = {name: part(tasks) for name, part in _parts.items()}
+    added = parts(tasks)
     return [
         _status(task, results.get(task.pk), {name: found.get(task.pk) for name, found in added.items()})
         for task in tasks
     ]
+
+
+def parts(tasks: Sequence[Task]) -> dict[str, dict[UUID, Any]]:
+    """What apps above tell of tasks, by key of the status body."""
+    return {name: part(tasks) for name, part in _parts.items()}
 
 
 def _status(task: Task, result: str | None, added: dict[str, Any]) -> Json:

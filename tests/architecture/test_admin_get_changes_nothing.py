@@ -11,6 +11,8 @@ from django.db import connection
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
+from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
+from django_celery_results.models import GroupResult, TaskResult
 
 from apps.completions.models import LedgerEntry, StoredBody
 from apps.dead_letters.models import DeadLetter, FailureGroup
@@ -89,6 +91,13 @@ def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Up
         code="c", attempts=1,
     )  # fmt: skip
     Group.objects.create(name="viewers")
+    interval = IntervalSchedule.objects.create(every=1, period="hours")
+    CrontabSchedule.objects.create()
+    ClockedSchedule.objects.create(clocked_time=now)
+    SolarSchedule.objects.create(event="sunrise", latitude=1, longitude=1)
+    PeriodicTask.objects.create(name="chore", task="redrive.wake", args="[[]]", interval=interval)
+    TaskResult.objects.create(task_id="t")
+    GroupResult.objects.create(group_id="g")
     AccessAttempt.objects.create(username="u", failures_since_start=1, user_agent="", http_accept="", path_info="")
     AccessLog.objects.create(username="u", user_agent="", http_accept="", path_info="")
     for _ in range(3):
@@ -111,7 +120,19 @@ def test_no_admin_address_changes_a_row_or_a_breaker_on_get(admin_client: Client
 
 def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: Upstream) -> None:
     urls = " ".join(admin_urls())
-    for action in ("rotate", "disable", "enable", "test", "reset-breaker", "reveal", "cancel", "redrive", "discard"):
+    for action in (
+        "rotate",
+        "disable",
+        "enable",
+        "test",
+        "reset-breaker",
+        "reveal",
+        "cancel",
+        "pause",
+        "resume",
+        "redrive",
+        "discard",
+    ):
         assert f"/{action}/" in urls
 
 
