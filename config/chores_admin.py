@@ -27,7 +27,7 @@ from config import celery
 STATES = {"SUCCESS": "success", "FAILURE": "danger", "RETRY": "warning", "STARTED": "info", "PENDING": "info"}
 
 
-class ChoreForm(PeriodicTaskForm):  # type: ignore[misc]
+class ChoreForm(PeriodicTaskForm):
     """The task is chosen among those there are: any other name would be sent and refused by the worker."""
 
     regtask = None
@@ -40,7 +40,7 @@ class ChoreForm(PeriodicTaskForm):  # type: ignore[misc]
             self.fields["task"].choices = [(name, name) for name in sorted(known)]
 
 
-class PeriodicTaskAdmin(BeatPeriodicTaskAdmin, AuditedModelAdmin):  # type: ignore[misc]
+class PeriodicTaskAdmin(BeatPeriodicTaskAdmin, AuditedModelAdmin):
     """What beat sends, and when."""
 
     form = ChoreForm
@@ -94,7 +94,7 @@ class PeriodicTaskAdmin(BeatPeriodicTaskAdmin, AuditedModelAdmin):  # type: igno
         )
 
 
-class PeriodicTaskInline(TabularInline):  # type: ignore[misc]
+class PeriodicTaskInline(TabularInline):
     """The chores of a schedule, to look at."""
 
     model = PeriodicTask

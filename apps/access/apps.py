@@ -1,4 +1,4 @@
-"""Lets changed keys and limits be noticed."""
+"""Lets changed keys and limits be noticed, and Idempotency-Keys be pruned."""
 
 from django.apps import AppConfig
 
@@ -8,7 +8,8 @@ class AccessConfig(AppConfig):
     label = "access"
 
     def ready(self) -> None:
-        from apps.access import authentication
-        from apps.core import config_version
+        from apps.access import authentication, idempotency
+        from apps.core import config_version, pruning
 
         config_version.on_change(authentication.forget)
+        pruning.register("idempotency_keys", "Idempotency-Keys", idempotency.prune)

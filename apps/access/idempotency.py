@@ -18,6 +18,7 @@ from apps.core.errors import InvalidRequest
 
 HOURS = 24
 MAX_KEY = 255
+ROWS_AT_ONCE = 5_000
 _KEY = re.compile(r'"(?P<quoted>[^"]+)"|(?P<bare>[^"]+)')
 
 
@@ -68,6 +69,11 @@ def claim_for_tasks(claims: Sequence[tuple[Claim, UUID]]) -> list[UUID | Idempot
     return outcomes
 
 
+_PRUNE = f"""
+DELETE FROM access_idempotencyrecord WHERE ctid = ANY(ARRAY(
+  SELECT ctid FROM access_idempotencyrecord WHERE created_at < now() - interval '{HOURS} hours'
+  ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED))
+"""  # noqa: S608
 _KEYS = "unnest(%s::uuid[], %s::text[], %s::text[]) AS k(project_id, route, key)"
 _SAME = "r.project_id = k.project_id AND r.route = k.route AND r.key = k.key"
 _EXPIRE = f"""
@@ -83,3 +89,10 @@ ON CONFLICT DO NOTHING
 _READ = (
     f"SELECT r.project_id, r.route, r.key, r.digest, r.task_id FROM access_idempotencyrecord r JOIN {_KEYS} ON {_SAME}"  # noqa: S608
 )
+
+
+def prune() -> int:
+    """Delete a batch of records older than a day; how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PRUNE, [ROWS_AT_ONCE])
+        return int(cursor.rowcount)

@@ -1,4 +1,4 @@
-"""Registers the health checks of the two stores."""
+"""Registers the health checks of the two stores, and pruning as a chore of the clock."""
 
 from django.apps import AppConfig
 
@@ -8,8 +8,9 @@ class CoreConfig(AppConfig):
     label = "core"
 
     def ready(self) -> None:
-        from apps.core import health, store_checks
+        from apps.core import clock, health, pruning, store_checks
 
         health.register("postgres", store_checks.postgres)
         health.register("redis", store_checks.redis)
         health.register("migrations", store_checks.migrations)
+        clock.register("prune", 10.0, pruning.tick)

@@ -73,6 +73,7 @@ class RedriveSettings(BaseSettings):
     worker_slots: int = Field(500, ge=1, le=10_000, description="attempts of tasks that one worker runs at once")
     worker_ttl: float = Field(10, gt=0, le=300, description="seconds without a sign of life until a worker is lost")
     worker_grace: float = Field(20, ge=0, le=3600, description="seconds running attempts get when a worker stops")
+    task_retention_days: int = Field(30, ge=1, le=3650, description="days until tasks that ended are deleted")
     max_body: int = Field(10 * 1024 * 1024, ge=1024, description="bytes of a JSON request body")
 
     def missing(self) -> list[str]:

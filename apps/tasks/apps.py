@@ -1,4 +1,4 @@
-"""Registers the kinds of this app and the chores of the clock."""
+"""Registers the kinds of this app, the chores of the clock, health checks and what is pruned."""
 
 from django.apps import AppConfig
 
@@ -8,8 +8,8 @@ class TasksConfig(AppConfig):
     label = "tasks"
 
     def ready(self) -> None:
-        from apps.core import clock, health
-        from apps.tasks import kinds, liveness, sweep
+        from apps.core import clock, health, pruning
+        from apps.tasks import kinds, liveness, retention, sweep
         from apps.tasks.handlers import chat_completion, embeddings
         from apps.tasks.lifecycle import expire, reap
 
@@ -18,6 +18,8 @@ class TasksConfig(AppConfig):
         clock.register("ring", 1.0, sweep.ring_due)
         clock.register("reap", 0.5, reap.reap)
         clock.register("expire", 1.0, expire.expire)
+        pruning.register("tasks", "tasks", retention.prune_tasks)
+        pruning.register("workers", "workers", retention.prune_workers)
         clock.record_beats(sweep.record_beat)
         # Not vital: without them this process still answers live calls and accepts tasks.
         health.register("clock", liveness.check_clock, vital=False)
