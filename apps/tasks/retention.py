@@ -4,7 +4,6 @@ Dead tasks are not touched here: each has a letter, and what becomes of it is fo
 long as one of its children is dead or unfinished.
 """
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from django.conf import settings
@@ -50,7 +49,7 @@ def prune_workers() -> int:
         return int(cursor.rowcount)
 
 
-def _delete(task_ids: Sequence[UUID]) -> None:
+def _delete(task_ids: list[UUID]) -> None:
     with connection.cursor() as cursor:
         for table, column in (
             ("tasks_taskpayload", "task_id"),
