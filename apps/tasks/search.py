@@ -1,10 +1,11 @@
 """Finds tasks of all projects for operators, newest first by the order of ids, and tells what was tried with one."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -13,7 +14,7 @@ from django.utils import timezone
 from apps.core import ids
 from apps.tasks import states
 from apps.tasks.models import Task, TaskAttempt, WorkerPresence
-from apps.tasks.queries import NUSD
+from apps.tasks.queries import NUSD, shown_id
 
 MOST_ATTEMPTS = 100
 MOST_CHILDREN = 50
@@ -36,6 +37,28 @@ def created_between(rows: Rows, since: datetime | None, until: datetime | None) 
 def of_a_request(rows: Rows, request_id: str) -> Rows:
     """The tasks of a request of the last day: older ones would have to be looked for in the whole table."""
     return created_between(rows, timezone.now() - timedelta(days=1), None).filter(request_id=request_id)
+
+
+def facts(task: Task) -> dict[str, Any]:
+    """A task as plain values without its texts; times in ISO 8601."""
+    return {
+        "id": shown_id(task.pk),
+        "state": task.state,
+        "kind": task.kind,
+        "queue": task.queue,
+        "project": str(task._state.fields_cache.get("project") or task.project_id),
+        "attempts": task.attempt,
+        "created_at": task.created_at.isoformat(),
+        "due_at": task.next_attempt_at.isoformat() if task.state in states.DUE else None,
+        "started_at": task.started_at.isoformat() if task.started_at else None,
+        "finished_at": task.finished_at.isoformat() if task.finished_at else None,
+        "deadline": task.deadline.isoformat() if task.deadline else None,
+        "cancel_requested": task.cancel_requested,
+        "cycle": task.cycle,
+        "request_id": task.request_id,
+        "parent": shown_id(task.parent_id) if task.parent_id else None,
+        "error": json.loads(task.error) if task.error else None,
+    }
 
 
 @dataclass(frozen=True, slots=True)
