@@ -56,11 +56,27 @@ class TaskAdmin(Decisions, KeysetModelAdmin):
     list_before_template = "admin/tasks/list_notice.html"
     change_form_outer_after_template = "admin/tasks/work.html"
     fieldsets = (
-        (None, {"fields": ("shown_id", "shown_state", "dead_letter", "kind", "queue", "priority", "project_name")}),
-        ("Times", {"fields": ("created_at", "due", "started_at", "finished_at", "deadline")}),
-        ("Tries", {"fields": ("attempt", "cycle", "charged_failures", "worker_losses", "failure")}),
-        ("Origin", {"fields": ("request_id", "key_name", "end_user", "shown_metadata", "callback", "parent")}),
-    )
+        (
+            None,
+            {
+                "fields": (
+                    "shown_id", ("shown_state", "due"), "failure", "dead_letter", "kind",
+                    ("queue", "priority"),
+                    ("project_name", "key_name"),
+                )
+            },
+        ),
+        (
+            "Times and tries",
+            {
+                "fields": (
+                    ("created_at", "deadline"), ("started_at", "finished_at"), ("attempt", "cycle"),
+                    ("charged_failures", "worker_losses"),
+                )
+            },
+        ),
+        ("Origin", {"fields": ("request_id", "end_user", "shown_metadata", "callback", "parent")}),
+    )  # fmt: skip
     readonly_fields = (
         "shown_id", "shown_state", "dead_letter", "project_name", "due", "failure", "key_name", "shown_metadata",
         "callback", "parent",
