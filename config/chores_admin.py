@@ -39,6 +39,11 @@ class ChoreForm(PeriodicTaskForm):
             known = {*celery.registered(), *filter(None, [self.initial.get("task")])}
             self.fields["task"].choices = [(name, name) for name in sorted(known)]
 
+    def clean(self) -> Any:
+        """Beat's own, which takes a task for granted."""
+        self.cleaned_data.setdefault("task", "")
+        return super().clean()
+
 
 class PeriodicTaskAdmin(BeatPeriodicTaskAdmin, AuditedModelAdmin):
     """What beat sends, and when."""
