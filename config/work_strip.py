@@ -5,7 +5,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.dead_letters import queries as letters
-from apps.tasks import liveness, queues, states
+from apps.tasks import liveness, queues
 
 CAP = 1_000  # rows counted of each kind: the home refreshes itself every few seconds
 
@@ -25,14 +25,13 @@ def context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _workers(found: list[liveness.Worker], beats: list[liveness.ChoreBeat]) -> dict[str, Any]:
-    served = {name for worker in found if not worker.silent for name in worker.queues}
     return {
         "alive": sum(not worker.silent for worker in found),
         "silent": sum(worker.silent for worker in found),
         "stuck": sum(worker.state == "stuck" for worker in found),
         "in_flight": sum(worker.in_flight for worker in found if not worker.silent),
         "slots": sum(worker.slots for worker in found if not worker.silent),
-        "unserved": [name for name in states.QUEUES if name not in served],
+        "unserved": liveness.unserved(found),
         "clock_silent": liveness.is_silent(beats),
         "clock_age": liveness.silent_for(beats),
         "failing": [beat.name for beat in beats if beat.state == "failing"],

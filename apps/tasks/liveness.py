@@ -93,6 +93,12 @@ def workers() -> list[Worker]:
         return [Worker(*row) for row in cursor.fetchall()]
 
 
+def unserved(found: Sequence[Worker]) -> list[str]:
+    """The queues that none of these workers serves."""
+    served = {name for worker in found if not worker.silent for name in worker.queues}
+    return [name for name in states.QUEUES if name not in served]
+
+
 def chores() -> list[ChoreBeat]:
     """The registered chores with their last beats."""
     with connection.cursor() as cursor:
@@ -129,12 +135,12 @@ async def check_workers() -> dict[str, Any]:
     """Each queue has a worker. Raises Unwell; `overdue` names where work waits meanwhile, in seconds."""
     served = await in_db(_served)
     facts: dict[str, Any] = {"workers": {name: count for name, count, _ in served}}
-    unserved = [name for name, count, _ in served if not count]
-    if not unserved:
+    lacking = [name for name, count, _ in served if not count]
+    if not lacking:
         return facts
     overdue = {name: round(age, 1) for name, count, age in served if not count and age and age > OVERDUE}
     words = "Due work waits in queues that no worker serves" if overdue else "Some queues have no worker"
-    raise Unwell(f"{words}: run `manage.py worker`.", **facts, unserved=unserved, overdue=overdue)
+    raise Unwell(f"{words}: run `manage.py worker`.", **facts, unserved=lacking, overdue=overdue)
 
 
 def _served() -> list[tuple[str, int, float | None]]:

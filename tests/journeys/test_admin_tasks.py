@@ -106,10 +106,10 @@ def test_the_boards_refresh_themselves(in_browser: InBrowser, task: Task) -> Non
 
 
 def test_no_page_complains_or_is_wider_than_a_phone(in_browser: InBrowser, task: Task) -> None:
-    own = f"tasks/task/{task.pk}"
+    own, worker = f"tasks/task/{task.pk}", WorkerPresence.objects.get()
     paths = (
         "tasks/task", f"{own}/change", f"{own}/cancel", f"{own}/reveal", "tasks/queuestate",
-        "tasks/queuestate/low/pause", "tasks/workerpresence", f"tasks/workerpresence/{WorkerPresence.objects.get().pk}/change",
+        "tasks/queuestate/low/pause", "tasks/workerpresence", f"tasks/workerpresence/{worker.pk}/change",
     )  # fmt: skip
 
     def journey(open_home: Open) -> None:

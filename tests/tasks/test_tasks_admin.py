@@ -5,7 +5,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,7 +17,7 @@ from apps.tasks import kinds, queues
 from apps.tasks.lifecycle.finish import finish
 from apps.tasks.models import ClockBeat, QueueState, RetryPolicy, Task, TaskAttempt, WorkerPresence
 from tests.conftest import MakeKey
-from tests.tasks.conftest import MakeTask, ending, take
+from tests.tasks.conftest import AsPerson, MakeTask, ending, take
 from tests.time import age
 
 pytestmark = pytest.mark.django_db
@@ -27,19 +26,6 @@ QUEUES = reverse("admin:tasks_queuestate_changelist")
 WORKERS = reverse("admin:tasks_workerpresence_changelist")
 WORDS = "the secret words of a client"
 VIEWS = ("view_task", "view_queuestate", "view_workerpresence")
-
-
-@pytest.fixture
-def as_person(client: Client, django_user_model: Any) -> Any:
-    """Log in as somebody with these permissions: `as_person("view_task")`."""
-
-    def log_in(*codenames: str) -> Client:
-        person = django_user_model.objects.create_user(f"person-{uuid4().hex[:8]}", is_staff=True)
-        person.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client.force_login(person)
-        return client
-
-    return log_in
 
 
 def page_of(task: Task, action: str = "change") -> str:
@@ -181,7 +167,7 @@ def test_a_page_of_a_broken_row_is_still_shown(admin_client: Client, died: Task)
 
 
 @pytest.mark.parametrize("may", [False, True])
-def test_texts_are_shown_on_post_to_whom_may_and_audited(as_person: Any, died: Task, may: bool) -> None:
+def test_texts_are_shown_on_post_to_whom_may_and_audited(as_person: AsPerson, died: Task, may: bool) -> None:
     client = as_person("view_task", *(["reveal_payload"] if may else []))
     html = client.get(page_of(died)).content.decode()
     assert (page_of(died, "reveal") in html) is may
@@ -200,7 +186,7 @@ def test_texts_are_shown_on_post_to_whom_may_and_audited(as_person: Any, died: T
 
 
 @pytest.mark.parametrize("may", [False, True])
-def test_cancelling_asks_first_and_needs_its_permission(as_person: Any, make_task: MakeTask, may: bool) -> None:
+def test_cancelling_asks_first_and_needs_its_permission(as_person: AsPerson, make_task: MakeTask, may: bool) -> None:
     task = make_task()
     client = as_person("view_task", "change_task", *(["cancel_task"] if may else []))
     assert (page_of(task, "cancel_task") in client.get(page_of(task)).content.decode()) is may
@@ -220,7 +206,7 @@ def test_a_task_that_ended_meanwhile_is_told(admin_client: Client, make_task: Ma
 
 
 @pytest.mark.parametrize("action", ["reveal", "cancel_task"])
-def test_an_action_needs_the_page_too(as_person: Any, make_task: MakeTask, action: str) -> None:
+def test_an_action_needs_the_page_too(as_person: AsPerson, make_task: MakeTask, action: str) -> None:
     task = make_task()
     client = as_person("cancel_task", "reveal_payload")
     assert client.post(page_of(task, action), {"reason": ""}).status_code in {302, 403}
@@ -229,7 +215,7 @@ def test_an_action_needs_the_page_too(as_person: Any, make_task: MakeTask, actio
 
 
 @pytest.mark.parametrize("path", [LIST, QUEUES, WORKERS])
-def test_a_page_needs_its_permission_and_works_empty(as_person: Any, path: str) -> None:
+def test_a_page_needs_its_permission_and_works_empty(as_person: AsPerson, path: str) -> None:
     assert as_person().get(path).status_code == 403
     html = as_person(*VIEWS).get(path).content.decode()
     assert "manage.py worker" in html
@@ -237,7 +223,7 @@ def test_a_page_needs_its_permission_and_works_empty(as_person: Any, path: str) 
 
 
 @pytest.mark.parametrize("may", [False, True])
-def test_a_queue_is_paused_and_resumed_by_post_of_whom_may(as_person: Any, may: bool) -> None:
+def test_a_queue_is_paused_and_resumed_by_post_of_whom_may(as_person: AsPerson, may: bool) -> None:
     client = as_person("view_queuestate", "change_queuestate", *(["pause_queue"] if may else []))
     pause, resume = (reverse(f"admin:tasks_queuestate_{verb}", args=["low"]) for verb in ("pause", "resume"))
     assert (pause in client.get(QUEUES).content.decode()) is may

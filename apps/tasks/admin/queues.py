@@ -44,10 +44,9 @@ class QueueAdmin(BoardAdmin):
 
     def board(self, request: HttpRequest) -> dict[str, Any]:
         """The queues, and whether anybody works on them."""
-        served = {name for worker in liveness.workers() if not worker.silent for name in worker.queues}
         return {
             "queues": queues.overview(),
-            "unserved": [name for name in states.QUEUES if name not in served],
+            "unserved": liveness.unserved(liveness.workers()),
             "may_pause": request.user.has_perm(queues.MAY_PAUSE),
         }
 

@@ -26,13 +26,12 @@ class WorkerAdmin(BoardAdmin):
     def board(self, request: HttpRequest) -> dict[str, Any]:
         """Workers, and the chores of the clock."""
         found, beats = liveness.workers(), liveness.chores()
-        served = {name for worker in found if not worker.silent for name in worker.queues}
         return {
             "workers": found,
             "chores": beats,
             "clock_age": liveness.silent_for(beats),
             "clock_is_silent": liveness.is_silent(beats),
-            "unserved": [name for name in states.QUEUES if name not in served],
+            "unserved": liveness.unserved(found),
         }
 
     @display(description="current tasks")
