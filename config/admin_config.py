@@ -1,4 +1,4 @@
-"""Registers the operators' admin: the apps' own pages, then ours in place of those of Django and axes."""
+"""Registers the operators' admin: the apps' own pages, then ours in place of those of Django, axes and Celery."""
 
 from django.contrib.admin.apps import AdminConfig
 
@@ -11,6 +11,7 @@ class RedriveAdminConfig(AdminConfig):
     def ready(self) -> None:
         """Run once all apps are there."""
         super().ready()
-        from config import users_admin
+        from config import chores_admin, users_admin
 
         users_admin.register()
+        chores_admin.register()

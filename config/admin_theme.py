@@ -50,7 +50,7 @@ def _navigation() -> list[dict[str, Any]]:
             "items": [
                 _page("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
                 _page("Tasks", "task", "tasks.task"),
-                _page("Paused queues", "pause_circle", "tasks.queuestate"),
+                _page("Queues", "low_priority", "tasks.queuestate"),
                 _page("Workers", "engineering", "tasks.workerpresence"),
                 _page("Retry policies", "replay", "tasks.retrypolicy"),
             ],
@@ -62,6 +62,17 @@ def _navigation() -> list[dict[str, Any]]:
                 _page("Deliveries", "outgoing_mail", "webhooks.webhookattempt"),
                 _page("Webhook secrets", "vpn_key", "webhooks.webhooksecret"),
                 _page("Disabled URLs", "link_off", "webhooks.disabledurl"),
+            ],
+        },
+        {
+            "title": "Chores",
+            "items": [
+                _page("Periodic chores", "event_repeat", "django_celery_beat.periodictask"),
+                _page("Intervals", "timer", "django_celery_beat.intervalschedule"),
+                _page("Crontabs", "calendar_month", "django_celery_beat.crontabschedule"),
+                _page("Clocked times", "alarm", "django_celery_beat.clockedschedule"),
+                _page("Results", "fact_check", "django_celery_results.taskresult"),
+                _page("Group results", "stacks", "django_celery_results.groupresult"),
             ],
         },
         {

@@ -1,7 +1,9 @@
 """What all of the operators' REST API share: the one error body, model permissions, cursor paging."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 from django.db import DataError
@@ -24,19 +26,26 @@ class ModelPermissions(DjangoModelPermissions):
     }
 
 
+_POSITIONS: dict[str, Callable[[str], object]] = {"-created_at": datetime.fromisoformat, "-id": UUID}
+
+
 class NewestFirst(CursorPagination):
-    """Pages through the index on (created_at, id), never counted."""
+    """Pages through the index on (created_at, id), or as a view's `page_order` says, never counted."""
 
     ordering = ("-created_at", "-id")
     page_size_query_param = "limit"
     max_page_size = 500
+
+    def get_ordering(self, request: Any, queryset: Any, view: Any) -> tuple[str, ...]:
+        """The view's own order, else that of the class."""
+        return tuple(getattr(view, "page_order", self.ordering))
 
     def decode_cursor(self, request: Any) -> Any:
         """The cursor of the query. Raises NotFound for one that was never given."""
         cursor = super().decode_cursor(request)
         if cursor is not None and cursor.position is not None:
             try:
-                datetime.fromisoformat(str(cursor.position))
+                _POSITIONS[self.ordering[0]](str(cursor.position))
             except ValueError:
                 raise exceptions.NotFound(self.invalid_cursor_message) from None
         return cursor

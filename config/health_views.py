@@ -16,9 +16,9 @@ async def livez(request: HttpRequest) -> HttpResponse:
 
 
 async def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when every check passes, else 503; the body names each check."""
-    ready, checks = await health.run()
-    return _json({"status": "ok" if ready else "unavailable", "checks": checks}, status=200 if ready else 503)
+    """200 with status `ok`, or `degraded` where only checks fail that are not vital; else 503. It names each check."""
+    status, checks = await health.run()
+    return _json({"status": status, "checks": checks}, status=503 if status == health.UNAVAILABLE else 200)
 
 
 async def metrics(request: HttpRequest) -> HttpResponse:

@@ -11,6 +11,7 @@ from apps.completions import statistics
 from apps.providers import breaker_board
 from apps.providers.breaker_board import Breaker
 from apps.providers.models import ModelRoute, Provider
+from config import work_strip
 from config.charts import Axis, Chart, Series, bars, lines
 
 MOST_BREAKERS = 50
@@ -62,6 +63,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "shows_breakers": shows_breakers,
         "redis_away": any(one.state == "unknown" for one in breakers),
         "trouble": breaker_board.trouble(breakers),
+        "work": work_strip.context(request),
     }
     if day and not day.total.requests:
         found["steps"] = first_steps(request)

@@ -7,6 +7,7 @@ from rest_framework.routers import APIRootView, DefaultRouter
 
 from apps.completions.operator_api import LedgerViewSet
 from apps.providers.operator_api import BreakerViewSet
+from apps.tasks.operator_api import ClockViewSet, QueueViewSet, TaskViewSet, WorkerViewSet
 from config.api import api
 from config.health_views import livez, metrics, readyz
 from config.root_views import favicon, home
@@ -25,6 +26,10 @@ operators = DefaultRouter()
 operators.APIRootView = Operators
 operators.register("ledger", LedgerViewSet, basename="ledger")
 operators.register("breakers", BreakerViewSet, basename="breakers")
+operators.register("tasks", TaskViewSet, basename="tasks")
+operators.register("queues", QueueViewSet, basename="queues")
+operators.register("workers", WorkerViewSet, basename="workers")
+operators.register("clock", ClockViewSet, basename="clock")
 
 schema = SpectacularAPIView.as_view(urlconf=[path("ops/api/", include(operators.urls))])
 

@@ -1,4 +1,4 @@
-"""Lets changed keys and limits be noticed, and Idempotency-Keys be forgotten in time."""
+"""Lets changed keys and limits be noticed, and Idempotency-Keys be pruned."""
 
 from django.apps import AppConfig
 
@@ -9,7 +9,7 @@ class AccessConfig(AppConfig):
 
     def ready(self) -> None:
         from apps.access import authentication, idempotency
-        from apps.core import clock, config_version
+        from apps.core import config_version, pruning
 
         config_version.on_change(authentication.forget)
-        clock.register("idempotency", 10.0, idempotency.prune)
+        pruning.register("idempotency_keys", "Idempotency-Keys", idempotency.prune)

@@ -1,6 +1,7 @@
 """Writes the audit: who did what to which object, when, why, and what it changed. Only ever appends."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from django.db import models
 from django.forms.models import model_to_dict
@@ -10,6 +11,21 @@ from apps.core import request_context
 from apps.core.crypto import EncryptedTextField
 
 SECRET_FIELDS = frozenset({"password", "digest", "previous_digest"})
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """An actor that is no person."""
+
+    name: str
+    pk: ClassVar[None] = None
+
+    def get_username(self) -> str:
+        """As the audit names it."""
+        return self.name
+
+
+CLOCK = Process("clock")
 
 
 def record(
@@ -23,7 +39,7 @@ def record(
 ) -> AuditEntry:
     """Append one entry, in the caller's transaction.
 
-    actor: a Django user, or None for the command line. before, after: what `snapshot` gave; of both only the
+    actor: a Django user, a Process, or None for the command line. before, after: what `snapshot` gave; of both only the
     fields that differ are kept.
     """
     if before is not None and after is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django import forms
+from django.contrib import messages
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
@@ -24,6 +25,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from apps.access import audit
 from apps.core.crypto import EncryptedTextField
+from apps.core.errors import Conflict, InvalidRequest
 
 REASON = "audit_reason"
 REASON_LENGTH = 500
@@ -76,25 +78,48 @@ class Decisions:
     ) -> HttpResponse:
         """Ask on GET; on POST act with the form's values in a transaction that holds Django's log entry too.
 
-        act: writes the audit itself; returns a page to show, or None to go back to the row.
+        act: writes the audit itself; returns a page to show, or None to go back to the row. Where it raises
+        InvalidRequest the form says so, where Conflict the row's page does.
         """
         form = form or DecisionForm(posted(request))
         if request.method == "POST" and form.is_valid():
+            try:
+                with transaction.atomic():
+                    response = act(form.cleaned_data)
+                    self.log_action(request, row, title)
+            except InvalidRequest as error:
+                form.add_error(error.param if error.param in form.fields else None, error.message)
+            except Conflict as error:
+                messages.error(request, error.message)
+                return redirect(self.change_url(row))
+            else:
+                return response or redirect(self.change_url(row))
+        context = {"title": title, "explanation": explanation, "form": form, "submit_text": submit, "danger": danger}
+        return self._page(request, row, "admin/decide.html", context)
+
+    def show_texts(
+        self,
+        request: HttpRequest,
+        row: models.Model,
+        *,
+        title: str,
+        explanation: str,
+        read: Callable[[str], dict[str, str]],
+    ) -> HttpResponse:
+        """Ask on GET; on POST show texts that no cache keeps. read: (reason) -> texts by name; writes the audit."""
+        form = DecisionForm(posted(request))
+        texts = None
+        if request.method == "POST" and form.is_valid():
             with transaction.atomic():
-                response = act(form.cleaned_data)
-                self.log_action(request, row, title)
-            return response or redirect(self.change_url(row))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "explanation": explanation,
-            "form": form,
-            "submit_text": submit,
-            "danger": danger,
-            "opts": self.opts,
-            "back_url": self.change_url(row),
-        }
-        return TemplateResponse(request, "admin/decide.html", context)
+                texts = read(posted_reason(request))
+        context = {"title": title, "explanation": explanation, "form": form, "submit_text": "Show", "texts": texts}
+        response = self._page(request, row, "admin/texts.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+    def _page(self, request: HttpRequest, row: models.Model, template: str, context: dict[str, Any]) -> HttpResponse:
+        shared = {**self.admin_site.each_context(request), "opts": self.opts, "back_url": self.change_url(row)}
+        return TemplateResponse(request, template, {**shared, **context})
 
     def change_url(self, row: models.Model) -> str:
         """The address of the row's page."""

@@ -1,4 +1,4 @@
-"""Lists of append-only tables that stay fast with millions of rows: newest first, by (time, id), never counted."""
+"""Lists of long tables that stay fast with millions of rows: newest first, by (time, id) or by id, never counted."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.contrib.filters.admin import RangeDateFilter, RelatedDropdownFilter
+from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter, RelatedDropdownFilter
 from unfold.views import ChangeList
 
 from apps.access.audited_admin import ReadOnlyModelAdmin
@@ -17,7 +17,7 @@ OLDER, NEWER = "older", "newer"
 
 
 class KeysetChangeList(ChangeList):
-    """A page is found through the index on (time, id), whichever page it is: `?older=<time>_<id>`."""
+    """A page is found through the index on (time, id), whichever page it is: `?older=<time>_<id>`, or by `<id>`."""
 
     def get_filters_params(self, params: Any = None) -> Any:
         """The filters without the page."""
@@ -26,12 +26,12 @@ class KeysetChangeList(ChangeList):
 
     def get_ordering(self, request: HttpRequest, queryset: Any) -> list[str]:
         """Newest first, always: any other order would have to sort the table."""
-        return [f"-{self.model_admin.keyset_field}", "-pk"]
+        return list(dict.fromkeys([f"-{self.model_admin.keyset_field}", "-pk"]))
 
     def get_results(self, request: HttpRequest) -> None:
         """One row more than a page is read, to know whether there is a next page."""
         field, size = self.model_admin.keyset_field, self.list_per_page
-        older, newer = _cursor(request.GET.get(OLDER)), _cursor(request.GET.get(NEWER))
+        older, newer = (_cursor(request.GET.get(way), by_id=field == "pk") for way in (OLDER, NEWER))
         if newer:
             rows = list(_beyond(self.queryset.order_by(field, "pk"), field, newer, "gt")[: size + 1])
             self.has_newer, self.has_older = len(rows) > size, True
@@ -63,13 +63,13 @@ class KeysetChangeList(ChangeList):
         return str(self.get_query_string(remove=[OLDER, NEWER]))
 
     def _page_url(self, name: str, index: int) -> str:
-        row = self.result_list[index]
-        cursor = f"{getattr(row, self.model_admin.keyset_field).isoformat()}_{row.pk}"
+        row, field = self.result_list[index], self.model_admin.keyset_field
+        cursor = str(row.pk) if field == "pk" else f"{getattr(row, field).isoformat()}_{row.pk}"
         return str(self.get_query_string({name: cursor}, remove=[OLDER, NEWER]))
 
 
 class KeysetModelAdmin(ReadOnlyModelAdmin):
-    """Read-only list of an append-only table. keyset_field: its time, indexed together with the id."""
+    """Read-only list. keyset_field: the table's time, indexed together with the id, or `pk` where ids are in order."""
 
     keyset_field = "created_at"
     list_per_page = 50
@@ -81,6 +81,15 @@ class KeysetModelAdmin(ReadOnlyModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         """The list that pages by keyset."""
         return KeysetChangeList
+
+
+class NameFilter(DropdownFilter):
+    """Rows whose column equals one of the names that exist now; not read from the table, which is long."""
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """The rows with that name."""
+        chosen = self.value()
+        return queryset.filter(**{self.parameter_name: chosen}) if chosen and "\0" not in chosen else queryset
 
 
 class OwnerFilter(RelatedDropdownFilter):
@@ -96,11 +105,15 @@ class DayRangeFilter(RangeDateFilter):
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
         """The rows of those days; a day that is none is left out."""
-        first, last = (self._day(f"{self.parameter_name}_{end}") for end in ("from", "to"))
-        if first is not None:
-            queryset = queryset.filter(**{f"{self.parameter_name}__gte": first})
-        if last is not None:
-            queryset = queryset.filter(**{f"{self.parameter_name}__lt": last + timedelta(days=1)})
+        since, last = (self._day(f"{self.parameter_name}_{end}") for end in ("from", "to"))
+        return self.between(queryset, since, last + timedelta(days=1) if last is not None else None)
+
+    def between(self, queryset: "QuerySet[Any]", since: datetime | None, until: datetime | None) -> "QuerySet[Any]":
+        """The rows at or after `since` and before `until`."""
+        if since is not None:
+            queryset = queryset.filter(**{f"{self.parameter_name}__gte": since})
+        if until is not None:
+            queryset = queryset.filter(**{f"{self.parameter_name}__lt": until})
         return queryset
 
     def _day(self, name: str) -> datetime | None:
@@ -110,18 +123,20 @@ class DayRangeFilter(RangeDateFilter):
             return None
 
 
-def _cursor(text: str | None) -> tuple[datetime, UUID] | None:
+def _cursor(text: str | None, *, by_id: bool) -> tuple[datetime | None, UUID] | None:
     if not text:
         return None
     time, _, row_id = text.rpartition("_")
     try:
-        return datetime.fromisoformat(time.replace(" ", "+")), UUID(row_id)
+        return None if by_id else datetime.fromisoformat(time.replace(" ", "+")), UUID(row_id)
     except ValueError as error:
         raise IncorrectLookupParameters(error) from error
 
 
-def _beyond(queryset: "QuerySet[Any]", field: str, cursor: tuple[datetime, UUID], way: str) -> "QuerySet[Any]":
+def _beyond(queryset: "QuerySet[Any]", field: str, cursor: tuple[datetime | None, UUID], way: str) -> "QuerySet[Any]":
     time, row_id = cursor
+    if time is None:
+        return queryset.filter(**{f"pk__{way}": row_id})
     # The first condition alone lets Postgres start in the index at the right place.
     same = Q(**{f"{field}": time, f"pk__{way}": row_id})
     return queryset.filter(**{f"{field}__{way}e": time}).filter(Q(**{f"{field}__{way}": time}) | same)

@@ -1,37 +1,26 @@
 """The admin of the ledger and of stored texts: to read only."""
 
-import json
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils.html import format_html
-from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
+from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
 from apps.access import audit
-from apps.access.audited_admin import DecisionForm, posted, posted_reason
-from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, OwnerFilter
+from apps.access.audited_admin import Decisions
+from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, NameFilter, OwnerFilter
 from apps.completions.models import LedgerEntry, StoredBody
+from apps.core import json_codec
 from apps.providers.models import ModelRoute, Provider
 
 OUTCOMES = {"Succeeded": "success", "Failed": "danger", "Interrupted": "danger", "Cancelled": "warning"}
 
 
-class _NameFilter(DropdownFilter):
-    """Rows whose column equals one of the names that exist now; not read from the ledger, which is long."""
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """The rows with that name."""
-        chosen = self.value()
-        return queryset.filter(**{self.parameter_name: chosen}) if chosen and "\0" not in chosen else queryset
-
-
-class ModelFilter(_NameFilter):
+class ModelFilter(NameFilter):
     """By public model name."""
 
     title = parameter_name = "model"
@@ -43,7 +32,7 @@ class ModelFilter(_NameFilter):
         ]
 
 
-class ProviderFilter(_NameFilter):
+class ProviderFilter(NameFilter):
     """By provider."""
 
     title = parameter_name = "provider"
@@ -137,7 +126,7 @@ class LedgerEntryAdmin(KeysetModelAdmin):
 
 
 @admin.register(StoredBody)
-class StoredBodyAdmin(KeysetModelAdmin):
+class StoredBodyAdmin(Decisions, KeysetModelAdmin):
     """Texts of requests. Each look at one is a decision that the audit keeps."""
 
     list_display = ("created_at", "project_name", "request_id", "expires_at")
@@ -167,29 +156,15 @@ class StoredBodyAdmin(KeysetModelAdmin):
             raise Http404
         if not self.has_view_permission(request, body):
             raise PermissionDenied
-        form = DecisionForm(posted(request))
-        texts = None
-        if request.method == "POST" and form.is_valid():
-            with transaction.atomic():
-                audit.record("view", body, actor=request.user, reason=posted_reason(request))
-                texts = {"Request": _readable(body.request), "Answer": _readable(body.response)}
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Texts of {body.request_id}",
-            "explanation": "These are the words of a person. That you looked at them is kept in the audit.",
-            "form": form,
-            "submit_text": "Show",
-            "texts": texts,
-            "opts": self.opts,
-            "back_url": "../change/",
-        }
-        response = TemplateResponse(request, "admin/texts.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
 
+        def read(reason: str) -> dict[str, str]:
+            audit.record("view", body, actor=request.user, reason=reason)
+            return {"Request": json_codec.readable(body.request), "Answer": json_codec.readable(body.response)}
 
-def _readable(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-    except ValueError:
-        return text
+        return self.show_texts(
+            request,
+            body,
+            title=f"Texts of {body.request_id}",
+            explanation="These are the words of a person. That you looked at them is kept in the audit.",
+            read=read,
+        )

@@ -8,11 +8,7 @@ ROWS_AT_ONCE = 5_000
 
 
 def prune_bodies() -> int:
-    """Delete expired bodies in short transactions; how many there were."""
-    deleted = 0
-    while True:
-        oldest = StoredBody.objects.filter(expires_at__lte=Now()).order_by("expires_at").values("pk")[:ROWS_AT_ONCE]
-        count, _ = StoredBody.objects.filter(pk__in=oldest).delete()
-        deleted += count
-        if count < ROWS_AT_ONCE:
-            return deleted
+    """Delete a batch of expired bodies; how many there were."""
+    oldest = StoredBody.objects.filter(expires_at__lte=Now()).order_by("expires_at").values("pk")[:ROWS_AT_ONCE]
+    count, _ = StoredBody.objects.filter(pk__in=oldest).delete()
+    return count

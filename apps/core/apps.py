@@ -1,4 +1,4 @@
-"""Registers the health checks of the two stores, and arms the failpoints where a test wants them."""
+"""Registers the health checks of the two stores and pruning, and arms the failpoints where a test wants them."""
 
 import structlog
 from django.apps import AppConfig
@@ -10,11 +10,12 @@ class CoreConfig(AppConfig):
     label = "core"
 
     def ready(self) -> None:
-        from apps.core import failpoints, health, store_checks
+        from apps.core import clock, failpoints, health, pruning, store_checks
 
         health.register("postgres", store_checks.postgres)
         health.register("redis", store_checks.redis)
         health.register("migrations", store_checks.migrations)
+        clock.register("prune", 10.0, pruning.tick)
         if settings.REDRIVE.failpoints_enabled:
             failpoints.arm(settings.REDRIVE.failpoints)
         elif settings.REDRIVE.failpoints:

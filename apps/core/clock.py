@@ -4,6 +4,8 @@ Any number of clocks may run: a chore takes an advisory lock for its transaction
 nothing to do. Not a scheduler of jobs: what rescues the queues must not wait in one of them.
 """
 
+import contextlib
+import functools
 import os
 import socket
 import threading
@@ -19,6 +21,7 @@ from apps.core.database import LOST_CONNECTION, with_connection
 log = structlog.get_logger(__name__)
 
 LOCK_CLASS = 0xC10C
+MAX_ERROR = 500  # characters
 Work = Callable[[], int]
 Beat = Callable[[str, str, str], None]
 
@@ -66,6 +69,13 @@ def do(chore: Chore, clock: str = "") -> int | None:
     return found
 
 
+def note_failure(chore: Chore, error: Exception, clock: str = "") -> None:
+    """Keep in the heartbeat that a chore has failed."""
+    words = f"{type(error).__name__}: {error}".replace("\0", "")[:MAX_ERROR]
+    for record in _record:
+        record(chore.name, clock, words)
+
+
 class Clock:
     """One process's clock."""
 
@@ -98,4 +108,6 @@ class Clock:
                 log.warning("clock_waits_for_database", chore=chore.name, error=type(error).__name__)
             except Exception as error:  # a chore that fails must not end the others, nor itself for ever
                 log.error("chore_failed", chore=chore.name, exc_info=error)
+                with contextlib.suppress(Exception):  # the log has it
+                    with_connection(functools.partial(note_failure, chore, error, self.name))
             self._stopped.wait(chore.every)

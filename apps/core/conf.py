@@ -76,6 +76,7 @@ class RedriveSettings(BaseSettings):
     worker_slots: int = Field(500, ge=1, le=10_000, description="attempts of tasks that one worker runs at once")
     worker_ttl: float = Field(10, gt=0, le=300, description="seconds without a sign of life until a worker is lost")
     worker_grace: float = Field(20, ge=0, le=3600, description="seconds running attempts get when a worker stops")
+    task_retention_days: int = Field(30, ge=1, le=3650, description="days until tasks that ended are deleted")
     outbound_allow: CommaSeparated = Field(
         default_factory=list,
         description="where webhooks may go beside public addresses: hosts, host:port, addresses, CIDR networks",

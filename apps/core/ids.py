@@ -1,6 +1,7 @@
 """Makes the identifiers that clients see: sortable, unguessable enough to be unique, safe in URLs and logs."""
 
 import re
+from datetime import datetime
 from uuid import UUID
 
 import uuid_utils
@@ -14,9 +15,10 @@ def new_uuid() -> UUID:
     return uuid7()
 
 
-def first_uuid(seconds: float) -> UUID:
-    """What no UUID version 7 of this moment, in unix seconds, is less than."""
-    return UUID(int=max(0, int(seconds * 1000)) << 80)
+def first_of(moment: datetime) -> UUID:
+    """The least UUID version 7 of a moment: ids made later are greater."""
+    milliseconds = min(max(int(moment.timestamp() * 1000), 0), (1 << 48) - 1)
+    return UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62)
 
 
 def new_hex() -> str:

@@ -1,5 +1,6 @@
 """JSON in and out: orjson, and the standard library for the lone surrogates that orjson refuses."""
 
+import contextlib
 import json
 import math
 from typing import Any
@@ -35,6 +36,13 @@ def dumps(value: Any) -> bytes:
 def ascii_dumps(value: Any) -> str:
     """JSON with every character beyond ASCII escaped, NUL and lone surrogates included: Postgres' text holds it."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def readable(text: str) -> str:
+    """JSON text with line breaks, for people; what is no JSON as it is. Never what UTF-8 cannot hold."""
+    with contextlib.suppress(ValueError, RecursionError):
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _refuse(constant: str) -> None:

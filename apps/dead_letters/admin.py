@@ -6,7 +6,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
@@ -14,10 +13,10 @@ from unfold.decorators import action, display
 
 from apps.access.audited_admin import DecisionForm, Decisions, posted
 from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, OwnerFilter
-from apps.core.errors import Conflict
 from apps.dead_letters import states, triage
 from apps.dead_letters.models import DeadLetter
 from apps.tasks.models import TaskAttempt
+from apps.tasks.queries import shown_id
 
 STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
 
@@ -97,18 +96,12 @@ class DeadLetterAdmin(Decisions, KeysetModelAdmin):
             raise Http404
         if not self.has_triage_permission(request):
             raise PermissionDenied
-        page = reverse("admin:dead_letters_deadletter_change", args=[letter.pk])
 
-        def act(values: dict[str, Any]) -> HttpResponse:
+        def act(values: dict[str, Any]) -> None:
             verb(letter.pk, actor=request.user, reason=values["reason"])
             messages.success(request, f"{texts['submit']}: done.")
-            return redirect(page)
 
-        try:
-            return self.decide(request, letter, act=act, form=form, danger=danger, **texts)
-        except Conflict as conflict:
-            messages.error(request, conflict.message)
-            return redirect(page)
+        return self.decide(request, letter, act=act, form=form, danger=danger, **texts)
 
     @display(description="state", label=STATES)
     def shown_state(self, letter: DeadLetter) -> str:
@@ -130,7 +123,8 @@ class DeadLetterAdmin(Decisions, KeysetModelAdmin):
     @display(description="task")
     def task(self, letter: DeadLetter) -> str:
         """With a link."""
-        return f"task_{letter.task_id.hex}"
+        url = reverse("admin:tasks_task_change", args=[letter.task_id])
+        return format_html('<a class="text-link" href="{}">{}</a>', url, shown_id(letter.task_id))
 
     @display(description="attempts")
     def timeline(self, letter: DeadLetter) -> str:

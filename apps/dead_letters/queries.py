@@ -1,8 +1,11 @@
 """Reads letters for the apps below and the ways in."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from django.db import connection
 
 from apps.dead_letters.models import DeadLetter
 from apps.tasks import states as task_states
@@ -42,3 +45,17 @@ def of_tasks(tasks: Sequence[Task]) -> dict[UUID, Any]:
         return {}
     rows = DeadLetter.objects.filter(task_id__in=died).order_by("cycle").values_list("task_id", "id", "state")
     return {task_id: {"id": f"letter_{letter_id.hex}", "state": state} for task_id, letter_id, state in rows}
+
+
+def count_open(*, cap: int) -> tuple[int, datetime | None]:
+    """How many letters wait for a person (counting ends at cap), and since when the oldest does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT count(*), min(created_at)
+            FROM (SELECT created_at FROM dead_letters_deadletter WHERE state = 'open' ORDER BY created_at LIMIT %s) o
+            """,
+            [cap],
+        )
+        count, oldest = cursor.fetchone()
+        return int(count), oldest

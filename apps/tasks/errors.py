@@ -7,6 +7,14 @@ class TaskNotFound(NotFound):
     default_message = "There is no such task."
 
 
+class QueueNotFound(NotFound):
+    default_message = "There is no such queue."
+
+
+class QueueIsNotPaused(Conflict):
+    default_message = "The queue is not paused."
+
+
 class TaskIsFinal(Conflict):
     default_message = "The task has already ended."
 

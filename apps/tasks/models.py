@@ -76,6 +76,14 @@ class Task(models.Model):
                 condition=Q(state__in=(states.DEAD, states.CANCELLED)),
             ),
             models.Index(fields=["finished_at"], name="task_finished", condition=Q(state__in=states.FINAL)),
+            # The few that did not succeed: operators list them out of millions that did.
+            models.Index(
+                fields=["state", "-id"], name="task_not_succeeded", condition=Q(state__in=states.UNSUCCESSFUL)
+            ),
+        ]
+        permissions = [
+            ("cancel_task", "Can cancel any task"),
+            ("reveal_payload", "Can look at the texts of any task"),
         ]
         constraints = [
             models.CheckConstraint(name="task_state_is_known", condition=Q(state__in=states.ALL)),
@@ -174,6 +182,11 @@ class QueueState(models.Model):
     paused_at = models.DateTimeField(null=True)
     resume_at = models.DateTimeField(null=True, help_text="Resumes by itself at this time. Empty: never.")
     reason = models.TextField(blank=True)
+    paused_by = models.CharField(max_length=150, blank=True, db_default="")
+
+    class Meta:
+        verbose_name = "queue"
+        permissions = [("pause_queue", "Can pause and resume queues")]
 
     def __str__(self) -> str:
         return self.name
@@ -195,6 +208,9 @@ class WorkerPresence(models.Model):
     started_at = models.DateTimeField(db_default=Now())
     beat_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "worker"
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"

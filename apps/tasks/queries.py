@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from apps.tasks.models import Task, TaskAttempt, TaskResult
 from apps.tasks.schemas import unix
 
 PREFIX = "task_"
-SKEW = 300.0  # seconds that a process' clock, which ids are made by, may be off the database's
+SKEW = timedelta(minutes=5)  # that a process' clock, which ids are made by, may be off the database's
 Json = dict[str, Any]
 
 # Parts of the status body that apps above add: (the tasks) -> per task what to add.
@@ -73,11 +73,16 @@ def render(tasks: Sequence[Task]) -> list[Json]:
     results = dict(
         TaskResult.objects.filter(pk__in=[task.pk for task in tasks if task.finished_at]).values_list("pk", "body")
     )
-    added = {name: part(tasks) for name, part in _parts.items()}
+    added = parts(tasks)
     return [
         _status(task, results.get(task.pk), {name: found.get(task.pk) for name, found in added.items()})
         for task in tasks
     ]
+
+
+def parts(tasks: Sequence[Task]) -> dict[str, dict[UUID, Any]]:
+    """What apps above tell of tasks, by key of the status body."""
+    return {name: part(tasks) for name, part in _parts.items()}
 
 
 def _status(task: Task, result: str | None, added: dict[str, Any]) -> Json:
@@ -121,10 +126,10 @@ def page(project_id: UUID, filters: Filters, *, after: UUID | None, limit: int) 
         rows = rows.filter(priority=filters.priority)
     if filters.created_after is not None:
         since = datetime.fromtimestamp(filters.created_after).astimezone()
-        rows = rows.filter(created_at__gte=since, pk__gte=ids.first_uuid(filters.created_after - SKEW))
+        rows = rows.filter(created_at__gte=since, pk__gte=ids.first_of(since - SKEW))
     if filters.created_before is not None:
         until = datetime.fromtimestamp(filters.created_before).astimezone()
-        rows = rows.filter(created_at__lt=until, pk__lt=ids.first_uuid(filters.created_before + SKEW))
+        rows = rows.filter(created_at__lt=until, pk__lt=ids.first_of(until + SKEW))
     for key, value in filters.metadata:
         # As it is stored: compact JSON, ASCII-escaped; within a string every quote has a backslash before it.
         pair = f"{json.dumps(key)}:{json.dumps(value)}"

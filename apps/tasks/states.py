@@ -34,6 +34,8 @@ DUE: Final = (PENDING, RETRYING)
 UNFINISHED: Final = (PENDING, RETRYING, RUNNING, WAITING)
 FINAL: Final = (SUCCEEDED, DEAD, CANCELLED)
 ALL: Final = (*UNFINISHED, *FINAL)
+UNSUCCESSFUL: Final = (WAITING, DEAD, CANCELLED)
+"""Those that are neither on their way through a queue nor succeeded: few, and looked for by operators."""
 
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     PENDING: frozenset({RUNNING, DEAD, CANCELLED}),

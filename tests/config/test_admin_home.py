@@ -1,7 +1,9 @@
 """The operators' home: what it shows, to whom, at what cost, and without Redis."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -14,8 +16,11 @@ from django.utils import timezone
 from apps.access.models import ApiKey
 from apps.completions import statistics
 from apps.completions.models import LedgerEntry
+from apps.dead_letters.models import DeadLetter, FailureGroup
 from apps.providers import breaker_board, circuit_breaker
 from apps.providers.models import Upstream
+from apps.tasks import queues
+from apps.tasks.models import Task
 from config import charts
 from tests.conftest import MakeKey, MakeRoute
 from tests.stores import NOBODY_LISTENS, PointRedisAt, point_redis_at
@@ -158,3 +163,34 @@ def test_names_cannot_put_markup_into_a_chart() -> None:
         assert "<script>" not in drawn.svg
         assert "<i>" not in drawn.svg
         assert "<b>" not in drawn.svg
+
+
+def test_the_home_tells_of_work_within_its_queries(admin_client: Client, make_key: MakeKey) -> None:
+    key, _ = make_key()
+    now = timezone.now() - timedelta(minutes=1)
+    Task.objects.bulk_create(
+        Task(project_id=key.project_id, kind="k", priority="low", queue="low", next_attempt_at=now) for _ in range(3)
+    )
+    group = FailureGroup.objects.create(fingerprint="f", kind="k", queue="low", code="c", message="m")
+    DeadLetter.objects.create(
+        task_id=uuid4(), cycle=1, group=group, project_id=key.project_id, kind="k", queue="low", code="c", attempts=1
+    )
+    queues.pause("high", reason="r")
+    with CaptureQueriesContext(connection) as seen:
+        html = html_of(admin_client)
+    assert len(seen) <= 15
+    strip = " ".join(html[html.index("rd-strip") : html.index("</section>")].split())
+    for shown in ("<b>1</b> open dead letter", "3 due · 0 running · 0 retrying", "high (paused)", "has never run"):
+        assert shown in strip
+    assert reverse("admin:dead_letters_deadletter_changelist") + "?state__exact=open" in strip
+
+
+def test_the_home_tells_of_work_only_to_whom_may_see_it(client: Client, django_user_model: Any) -> None:
+    person = django_user_model.objects.create_user("person", is_staff=True)
+    client.force_login(person)
+    assert "rd-strip" not in html_of(client)
+    person.user_permissions.add(Permission.objects.get(codename="view_queuestate"))
+    html = html_of(client)
+    assert "0 due" in html
+    assert "open dead letter" not in html
+    assert "worker" not in html

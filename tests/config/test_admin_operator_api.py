@@ -103,7 +103,11 @@ def test_every_refusal_is_the_one_body(admin_client: Client, method: str, path: 
 
 def test_the_schema_describes_the_operators_api_alone(admin_client: Client, client: Client) -> None:
     schema = admin_client.get("/ops/api/schema/", headers={"Accept": "application/vnd.oai.openapi+json"}).json()
-    assert set(schema["paths"]) == {"/ops/api/ledger/", "/ops/api/ledger/{id}/", "/ops/api/breakers/"}
+    boards = {f"/ops/api/{name}/" for name in ("ledger", "breakers", "tasks", "queues", "workers", "clock")}
+    rows = {"/ops/api/ledger/{id}/", "/ops/api/tasks/{id}/"}
+    actions = {f"/ops/api/tasks/{{id}}/{name}/" for name in ("cancel", "reveal")}
+    actions |= {f"/ops/api/queues/{{name}}/{name}/" for name in ("pause", "resume")}
+    assert set(schema["paths"]) == boards | rows | actions
     assert Client().get("/ops/api/schema/").status_code == 403
 
 

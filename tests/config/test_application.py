@@ -62,9 +62,9 @@ async def test_readyz_names_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken() -> dict[str, Any]:
         raise ConnectionError("password=secret")
 
-    monkeypatch.setattr(health, "_checks", {"one": fine})
+    monkeypatch.setattr(health, "_checks", {"one": (fine, True)})
     assert (await get("/readyz")).status == 200
-    monkeypatch.setattr(health, "_checks", {"one": fine, "two": broken})
+    monkeypatch.setattr(health, "_checks", {"one": (fine, True), "two": (broken, True)})
     reply = await get("/readyz")
     assert reply.status == 503
     assert reply.json["status"] == "unavailable"

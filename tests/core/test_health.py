@@ -36,8 +36,8 @@ async def hanging() -> dict[str, Any]:
 
 async def test_checks_that_all_pass_make_it_ready() -> None:
     health.register("one", fine)
-    ready, reports = await health.run()
-    assert ready
+    status, reports = await health.run()
+    assert status == health.OK
     assert reports["one"]["ok"]
     assert reports["one"]["fact"] == 1
     assert reports["one"]["ms"] >= 0
@@ -46,11 +46,26 @@ async def test_checks_that_all_pass_make_it_ready() -> None:
 async def test_one_that_fails_is_named_without_its_message() -> None:
     health.register("one", fine)
     health.register("two", failing)
-    ready, reports = await health.run()
-    assert not ready
+    status, reports = await health.run()
+    assert status == health.UNAVAILABLE
     assert reports["one"]["ok"]
     assert (reports["two"]["ok"], reports["two"]["error"]) == (False, "ValueError")
     assert "secret" not in str(reports)
+
+
+async def test_one_that_is_not_vital_degrades_and_no_more() -> None:
+    async def unwell() -> dict[str, Any]:
+        raise health.Unwell("No worker runs.", unserved=["low"])
+
+    health.register("one", fine)
+    health.register("two", unwell, vital=False)
+    status, reports = await health.run()
+    assert status == health.DEGRADED
+    assert reports["two"] == {
+        "ok": False, "vital": False, "ms": reports["two"]["ms"], "error": "No worker runs.", "unserved": ["low"],
+    }  # fmt: skip
+    health.register("three", failing)
+    assert (await health.run())[0] == health.UNAVAILABLE
 
 
 async def test_one_that_hangs_costs_its_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +73,9 @@ async def test_one_that_hangs_costs_its_time_and_no_more(monkeypatch: pytest.Mon
     for name, check in (("one", hanging), ("two", hanging), ("three", fine)):
         health.register(name, check)
     began = time.monotonic()
-    ready, reports = await health.run()
+    status, reports = await health.run()
     assert time.monotonic() - began < 0.5
-    assert not ready
+    assert status == health.UNAVAILABLE
     assert reports["one"]["error"] == reports["two"]["error"] == "TimeoutError"
     assert reports["three"]["ok"]
 
@@ -68,16 +83,16 @@ async def test_one_that_hangs_costs_its_time_and_no_more(monkeypatch: pytest.Mon
 async def test_redis_is_checked_by_the_pipe_of_the_hot_path(point_redis_at: PointRedisAt, settings: Any) -> None:
     health.register("redis", store_checks.redis)
     point_redis_at(settings.REDRIVE.redis_url, redis_timeout=5.0)
-    assert (await health.run())[0]
+    assert (await health.run())[0] == health.OK
     point_redis_at(NOBODY_LISTENS)
-    assert not (await health.run())[0]
+    assert (await health.run())[0] == health.UNAVAILABLE
 
 
 async def test_a_frozen_redis_is_not_ready(point_redis_at: PointRedisAt) -> None:
     health.register("redis", store_checks.redis)
     async with redis_server(silent) as frozen:
         point_redis_at(frozen.url)
-        assert not (await health.run())[0]
+        assert (await health.run())[0] == health.UNAVAILABLE
 
 
 async def test_a_redis_that_is_loading_is_not_ready(point_redis_at: PointRedisAt) -> None:
@@ -87,13 +102,13 @@ async def test_a_redis_that_is_loading_is_not_ready(point_redis_at: PointRedisAt
     health.register("redis", store_checks.redis)
     async with redis_server(loading) as server:
         point_redis_at(server.url)
-        assert not (await health.run())[0]
+        assert (await health.run())[0] == health.UNAVAILABLE
 
 
 @pytest.mark.django_db(transaction=True)
 async def test_postgres_and_the_migrations_are_checked() -> None:
     health.register("postgres", store_checks.postgres)
     health.register("migrations", store_checks.migrations)
-    ready, reports = await health.run()
-    assert ready
+    status, reports = await health.run()
+    assert status == health.OK
     assert reports["postgres"]["version"] > 130_000

@@ -58,7 +58,8 @@ def test_an_unknown_key_is_503_and_never_401_without_postgres(
 def test_readiness_names_postgres_while_the_process_lives(
     how: str, stores: Stores, gateway: Gateway, plain: Client
 ) -> None:
-    assert readiness(gateway) == (200, {"postgres": True, "redis": True, "migrations": True, "encryption": True})
+    vital = {"postgres": True, "redis": True, "migrations": True, "encryption": True}
+    assert readiness(gateway) == (200, {**vital, "clock": False, "workers": False})
     with stores.postgres.away(how):
         answered, checks = readiness(gateway)
         assert (answered, checks["postgres"], checks["redis"]) == (503, False, True)

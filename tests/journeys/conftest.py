@@ -12,6 +12,7 @@ from apps.completions.models import LedgerEntry
 from tests.conftest import MakeKey, MakeRoute
 from tests.gateway import Gateway
 from tests.journeys import wire
+from tests.journeys.browser import browsing, in_browser  # noqa: F401 (fixtures)
 from tests.journeys.wire import Reply, eventually
 
 Rows = Callable[..., list[LedgerEntry]]

@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
 from pydantic import BaseModel
 
 import tests.properties  # noqa: F401 (sets the profile)
@@ -27,6 +29,7 @@ from apps.tasks.signals import tasks_died, tasks_finished
 Handler = Callable[[Run, "Anything"], Awaitable[dict[str, Any]]]
 MakeKind = Callable[..., Kind]
 MakeTask = Callable[..., Task]
+AsPerson = Callable[..., Client]
 News = dict[str, list[Any]]
 
 
@@ -114,6 +117,19 @@ async def until(task: Task, *states: str, within: float = 10.0) -> Task:
             if found.state in states:
                 return found
             await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def as_person(client: Client, django_user_model: Any) -> AsPerson:
+    """Log in as a member of the staff with these permissions: `as_person("view_task")`."""
+
+    def log_in(*codenames: str) -> Client:
+        person = django_user_model.objects.create_user(f"person-{uuid4().hex[:8]}", is_staff=True)
+        person.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        client.force_login(person)
+        return client
+
+    return log_in
 
 
 class Gate:

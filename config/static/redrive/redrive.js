@@ -19,6 +19,6 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // Numbers that are not fresh must not look as if they were.
 for (const failed of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
-  document.addEventListener(failed, (event) => event.target.closest?.("#operations")?.classList.add("rd-stale"));
+  document.addEventListener(failed, (event) => event.target.closest?.("[data-stale]")?.classList.add("rd-stale"));
 }
-document.addEventListener("htmx:afterSwap", (event) => event.target.closest?.("#operations")?.classList.remove("rd-stale"));
+document.addEventListener("htmx:afterSwap", (event) => event.target.closest?.("[data-stale]")?.classList.remove("rd-stale"));

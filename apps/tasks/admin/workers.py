@@ -1,0 +1,43 @@
+"""The page of the workers and of the clock: who is there, what they do, who has fallen silent."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
+from unfold.decorators import display
+
+from apps.tasks import liveness, states
+from apps.tasks.admin.boards import BoardAdmin
+from apps.tasks.admin.tasks import task_links
+from apps.tasks.models import Task, WorkerPresence
+
+MOST_TASKS = 50
+
+
+@admin.register(WorkerPresence)
+class WorkerAdmin(BoardAdmin):
+    """Workers that have given a sign of life; those that leave take their row with them."""
+
+    board_template = "admin/tasks/workers.html"
+    fields = ("host", "pid", "queues", "slots", "in_flight", "started_at", "beat_at", "expires_at", "current_tasks")
+    readonly_fields = ("current_tasks",)
+
+    def board(self, request: HttpRequest) -> dict[str, Any]:
+        """Workers, and the chores of the clock."""
+        found, beats = liveness.workers(), liveness.chores()
+        return {
+            "workers": found,
+            "chores": beats,
+            "clock_age": liveness.silent_for(beats),
+            "clock_is_silent": liveness.is_silent(beats),
+            "unserved": liveness.unserved(found),
+        }
+
+    @display(description="current tasks")
+    def current_tasks(self, worker: WorkerPresence) -> str:
+        """The first of them, with links."""
+        rows = Task.objects.filter(worker=worker.pk, state=states.RUNNING).order_by("attempt_started_at")
+        found = list(rows[: MOST_TASKS + 1])
+        more = "and more" if len(found) > MOST_TASKS else ""
+        return format_html("{} {}", task_links(found[:MOST_TASKS]), more) if found else "none"

@@ -1,0 +1,164 @@
+"""Finds tasks of all projects for operators, newest first by the order of ids, and tells what was tried with one."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from apps.completions.models import NUSD
+from apps.core import ids
+from apps.tasks import states
+from apps.tasks.models import Task, TaskAttempt, WorkerPresence
+from apps.tasks.queries import shown_id
+
+MOST_ATTEMPTS = 100
+MOST_CHILDREN = 50
+COUNTED_CHILDREN = 10_000
+SKEW = timedelta(hours=1)  # ids bear the time of the host that made them, rows that of the database
+Rows = TypeVar("Rows", bound="QuerySet[Task]")
+
+
+def created_between(rows: Rows, since: datetime | None, until: datetime | None) -> Rows:
+    """The tasks accepted at or after `since` and before `until`, found by their ids: there is no index on the time."""
+    if since is not None:
+        rows = rows.filter(pk__gte=ids.first_of(_earlier(since)), created_at__gte=since)
+    if until is not None:
+        rows = rows.filter(created_at__lt=until)
+        if until < timezone.now():
+            rows = rows.filter(pk__lt=ids.first_of(until + SKEW))
+    return rows
+
+
+def of_a_request(rows: Rows, request_id: str) -> Rows:
+    """The tasks of a request of the last day: older ones would have to be looked for in the whole table."""
+    return created_between(rows, timezone.now() - timedelta(days=1), None).filter(request_id=request_id)
+
+
+def facts(task: Task) -> dict[str, Any]:
+    """A task as plain values without its texts; times in ISO 8601."""
+    return {
+        "id": shown_id(task.pk),
+        "state": task.state,
+        "kind": task.kind,
+        "queue": task.queue,
+        "project": str(task._state.fields_cache.get("project") or task.project_id),
+        "attempts": task.attempt,
+        "created_at": task.created_at.isoformat(),
+        "due_at": task.next_attempt_at.isoformat() if task.state in states.DUE else None,
+        "started_at": task.started_at.isoformat() if task.started_at else None,
+        "finished_at": task.finished_at.isoformat() if task.finished_at else None,
+        "deadline": task.deadline.isoformat() if task.deadline else None,
+        "cancel_requested": task.cancel_requested,
+        "cycle": task.cycle,
+        "request_id": task.request_id,
+        "parent": shown_id(task.parent_id) if task.parent_id else None,
+        "error": json.loads(task.error) if task.error else None,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try for people. wait: seconds between the end of the one before, or the accept, and its start.
+
+    seconds: how long it took, so far where it runs. worker: host:pid if it is still known, else its id.
+    """
+
+    number: int
+    cycle: int
+    outcome: str
+    started_at: datetime
+    seconds: float
+    wait: float
+    worker: UUID
+    worker_name: str
+    charged: bool = False
+    error_code: str = ""
+    error_status: int | None = None
+    error_message: str = ""
+    traceback: str = ""
+    upstream: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+def timeline(task: Task) -> list[Attempt]:
+    """The last hundred attempts, first to last; the one that runs at the end."""
+    rows = list(TaskAttempt.objects.filter(task_id=task.pk).order_by("-number")[: MOST_ATTEMPTS + 1])[::-1]
+    names = _names([row.worker for row in rows] + ([task.worker] if task.worker else []))
+    ended = rows[0].finished_at if len(rows) > MOST_ATTEMPTS else task.created_at
+    found = []
+    for row in rows[-MOST_ATTEMPTS:]:
+        found.append(_attempt(row, ended, names))
+        ended = row.finished_at
+    if task.worker and task.attempt_started_at:
+        began = task.attempt_started_at
+        found.append(
+            Attempt(
+                task.attempt, task.cycle, states.RUNNING, began, max((timezone.now() - began).total_seconds(), 0.0),
+                (began - ended).total_seconds(), task.worker, names.get(task.worker, ""),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _attempt(row: TaskAttempt, ended: datetime, names: dict[UUID, str]) -> Attempt:
+    return Attempt(
+        number=row.number,
+        cycle=row.cycle,
+        outcome=row.outcome,
+        started_at=row.started_at,
+        seconds=(row.finished_at - row.started_at).total_seconds(),
+        wait=(row.started_at - ended).total_seconds(),
+        worker=row.worker,
+        worker_name=names.get(row.worker, ""),
+        charged=row.charged,
+        error_code=row.error_code,
+        error_status=row.error_status,
+        error_message=row.error_message,
+        traceback=row.traceback,
+        upstream=row.upstream,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cost_usd=row.cost_nusd / NUSD,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The children of a parent: the first of them, and how many there are in each state (counting ends at 10,000)."""
+
+    first: Sequence[Task]
+    counts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """How many were counted."""
+        return sum(self.counts.values())
+
+
+def children(task: Task) -> Family:
+    """A task's children, by their place."""
+    of_it = Task.objects.filter(parent_id=task.pk)
+    first = list(of_it.order_by("item_index")[:MOST_CHILDREN])
+    if not first:
+        return Family([], {})
+    found = Counter(of_it.order_by("item_index").values_list("state", flat=True)[:COUNTED_CHILDREN])
+    return Family(first, {state: found[state] for state in states.ALL if found[state]})
+
+
+def _names(workers: Sequence[UUID]) -> dict[UUID, str]:
+    return {row.pk: str(row) for row in WorkerPresence.objects.filter(pk__in=set(workers))} if workers else {}
+
+
+def _earlier(moment: datetime) -> datetime:
+    try:
+        return moment - SKEW
+    except OverflowError:
+        return moment
