@@ -68,7 +68,7 @@ def on_cpu(cpu: int | None) -> Iterator[None]:
 def start(
     command: list[str], *, cpu: int | None, log: Path, env: Mapping[str, str] | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Run `command` in the repository, on one CPU (None: on any), in a process group of its own, both outputs into `log`."""
+    """Run `command` in the repository, on one CPU (None: any), in a group of its own, both outputs into `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with on_cpu(cpu), log.open("wb") as out:
         return subprocess.Popen(

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from bench import process, servers
-from bench.tasks.stage import KEY, Stage
+from bench.tasks.stage import Stage
 
 PATIENCE = 60.0  # seconds for a sender or a worker to start
 REQUIREMENTS = Path(__file__).parent / "rivals" / "requirements.txt"
@@ -87,7 +87,11 @@ def connect(stack: ExitStack, url: str) -> "psycopg.Connection[tuple[Any, ...]]"
 
 def redrive(stack: ExitStack, stage: Stage, python: Path) -> Contender:
     """The worker of `up`; tasks come by `enqueue.accept` with 64 callers, each with an Idempotency-Key."""
-    data = {"REDRIVE_DATA_DIR": str(stage.folder / "data"), "BENCH_KEY_NAME": KEY, "REDRIVE_LOG_LEVEL": "WARNING"}
+    data = {
+        "REDRIVE_DATA_DIR": str(stage.folder / "data"),
+        "BENCH_KEY_NAME": stage.key_name,
+        "REDRIVE_LOG_LEVEL": "WARNING",
+    }
     tables = ("tasks_taskpayload", "tasks_taskattempt", "tasks_taskresult", "completions_ledgerentry")
     return Contender(
         "redrive",

@@ -1,4 +1,4 @@
-"""Starts what the benchmarks of tasks need: stores, clock, worker and web server of `manage.py up`, and the upstream."""
+"""Starts what the benchmarks of tasks need: the processes of `manage.py up`, and the scripted upstream."""
 
 import argparse
 import sys
@@ -15,20 +15,28 @@ from psycopg import sql
 
 from bench import process, servers
 
-KEY = "bench-tasks"
 SLOW = 1000  # milliseconds of the slow upstream
 MODELS = {0: "bench-model", SLOW: f"bench-model@{SLOW}"}  # the scripted upstream reads its delay from the name
+TABLES = (  # that a task writes
+    "tasks_task",
+    "tasks_taskpayload",
+    "tasks_taskattempt",
+    "tasks_taskresult",
+    "completions_ledgerentry",
+    "access_idempotencyrecord",
+)
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
 @dataclass
 class Stage:
-    """What runs. `up` is the content of up.json, `key` an API key without limits that matter."""
+    """What runs. `up` is the content of up.json, `key` an API key without limits that matter, named `key_name`."""
 
     folder: Path
     up: dict[str, Any]
     upstream: str
     key: str
+    key_name: str
 
     @property
     def database_url(self) -> str:
@@ -65,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def start(folder: Path, *, only: str = "postgres,valkey,web,clock,worker") -> Iterator[Stage]:
-    """Everything but the rivals, stopped at the end; the data is kept. Raises servers.StartError."""
+    """Everything but the rivals, without tasks of an earlier run; stopped at the end. Raises servers.StartError."""
     folder = folder.resolve()
     data = folder / "data"
     with ExitStack() as stack:
@@ -83,9 +91,10 @@ def start(folder: Path, *, only: str = "postgres,valkey,web,clock,worker") -> It
         url = f"http://127.0.0.1:{port}/v1"
         servers.manage(data, "add_provider", "bench", "--base-url", url, "--models", ",".join(MODELS.values()))
         with psycopg.connect(str(found["database_url"])) as connection:
-            connection.execute("DELETE FROM access_apikey WHERE name = %s", [KEY])
-        key = servers.manage(data, "create_api_key", KEY, "--rpm", "100000000")
-        yield Stage(folder, found, url, key)
+            connection.execute(f"TRUNCATE {', '.join(TABLES)}")
+        key_name = f"bench-{int(began)}"
+        key = servers.manage(data, "create_api_key", key_name, "--rpm", "100000000")
+        yield Stage(folder, found, url, key, key_name)
 
 
 def _start(command: list[str], log: Path) -> Any:
