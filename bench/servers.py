@@ -51,8 +51,8 @@ class Place:
     folder: Path
     python: Path
     litellm: Path
-    server_cpu: int
-    other_cpu: int
+    server_cpu: int | None
+    other_cpu: int | None
 
     def log(self, name: str) -> Path:
         return self.folder / "log" / f"{name}.log"
