@@ -5,9 +5,9 @@ transaction, so that fifty equal requests at once make one task.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from apps.access import idempotency
 from apps.access.idempotency import Claim
 from apps.core import ids
-from apps.core.database import Batch
+from apps.core.database import Batch, copy_rows
 from apps.core.errors import ServiceUnavailable
 from apps.tasks import doorbell, states
 from apps.tasks.kinds import Kind
@@ -118,46 +118,32 @@ def _settle_claims(tasks: list[NewTask]) -> tuple[dict[int, Exception], dict[int
     return refused, earlier
 
 
-_COLUMNS: tuple[tuple[str, str, Callable[[NewTask], Any]], ...] = (
-    ("id", "uuid", lambda task: task.id),
-    ("project_id", "uuid", lambda task: task.project_id),
-    ("api_key_id", "uuid", lambda task: task.api_key_id),
-    ("request_id", "text", lambda task: task.request_id),
-    ("end_user", "text", lambda task: task.end_user),
-    ("kind", "text", lambda task: task.kind.name),
-    ("schema_version", "int", lambda task: task.kind.version),
-    ("priority", "text", lambda task: task.priority),
-    ("queue", "text", lambda task: task.queue or task.priority),
-    ("callback_url", "text", lambda task: task.callback_url),
-    ("metadata", "text", lambda task: task.metadata),
-    ("parent_id", "uuid", lambda task: task.parent_id),
-    ("item_index", "int", lambda task: task.item_index),
-    ("delay", "float8", lambda task: task.delay),
-    ("deadline", "float8", lambda task: task.deadline),
-    ("args", "text", lambda task: task.args),
-)
-_GIVEN = ", ".join(name for name, _, _ in _COLUMNS)
-_PLAIN = ", ".join(name for name, _, _ in _COLUMNS[:13])
-_INSERT = f"""
-WITH given AS (SELECT * FROM unnest({", ".join(f"%s::{kind}[]" for _, kind, _ in _COLUMNS)}) AS given({_GIVEN})),
-made AS (
-  INSERT INTO tasks_task ({_PLAIN}, state, next_attempt_at, deadline, created_at, cancel_requested, attempt, cycle,
-    charged_failures, worker_losses, progress, error)
-  SELECT {_PLAIN}, 'pending', now() + make_interval(secs => delay), now() + make_interval(secs => deadline), now(),
-    false, 0, 1, 0, 0, '', ''
-  FROM given),
-paid AS (
-  INSERT INTO tasks_taskpayload (task_id, revision, body, created_at) SELECT id, 1, args, now() FROM given)
-SELECT now()
-"""  # noqa: S608 (made of the names above)
+_TASK = (
+    "id", "project_id", "api_key_id", "request_id", "end_user", "kind", "schema_version", "priority", "queue",
+    "callback_url", "metadata", "parent_id", "item_index", "next_attempt_at", "deadline", "created_at", "state",
+    "cancel_requested", "attempt", "cycle", "charged_failures", "worker_losses", "progress", "error",
+)  # fmt: skip
+_PAYLOAD = ("task_id", "revision", "body", "created_at")
 
 
 def insert(tasks: Sequence[NewTask]) -> datetime:
-    """Insert tasks with their payloads in one statement; the database's time of it."""
+    """Insert tasks with their payloads, in the caller's transaction; the database's time of it."""
     with connection.cursor() as cursor:
-        cursor.execute(_INSERT, [[value(task) for task in tasks] for _, _, value in _COLUMNS])
-        created: datetime = cursor.fetchone()[0]
-    return created
+        cursor.execute("SELECT now()")
+        now: datetime = cursor.fetchone()[0]
+    copy_rows("tasks_task", _TASK, [_row(task, now) for task in tasks])
+    copy_rows("tasks_taskpayload", _PAYLOAD, [(task.id, 1, task.args, now) for task in tasks])
+    return now
+
+
+def _row(task: NewTask, now: datetime) -> tuple[Any, ...]:
+    return (
+        task.id, task.project_id, task.api_key_id, task.request_id, task.end_user, task.kind.name, task.kind.version,
+        task.priority, task.queue or task.priority, task.callback_url, task.metadata, task.parent_id, task.item_index,
+        now + timedelta(seconds=task.delay) if task.delay else now,
+        None if task.deadline is None else now + timedelta(seconds=task.deadline), now, states.PENDING,
+        False, 0, 1, 0, 0, "", "",
+    )  # fmt: skip
 
 
 def _read(task_ids: set[UUID]) -> dict[UUID, Accepted]:

@@ -52,7 +52,9 @@ def main(args: argparse.Namespace) -> int:
         with psycopg.connect(where.database_url) as connection:
             connection.execute(TABLE)
         script = where.folder / "insert.sql"
-        script.write_text(f"INSERT INTO bench_row (body) VALUES ('{json.dumps(BODY).replace(chr(39), chr(39) * 2)}');\n")
+        script.write_text(
+            f"INSERT INTO bench_row (body) VALUES ('{json.dumps(BODY).replace(chr(39), chr(39) * 2)}');\n"
+        )
         rounds = []
         for index in range(args.rounds + 1):
             found = {"pgbench": pgbench(where, script, args.seconds)}
