@@ -20,6 +20,7 @@ from apps.core.database import Batch, copy_rows
 from apps.core.errors import ServiceUnavailable
 from apps.tasks import doorbell, states
 from apps.tasks.kinds import Kind
+from apps.tasks.models import Task, TaskPayload
 
 BACKLOG = 10_000
 
@@ -131,8 +132,8 @@ def insert(tasks: Sequence[NewTask]) -> datetime:
     with connection.cursor() as cursor:
         cursor.execute("SELECT now()")
         now: datetime = cursor.fetchone()[0]
-    copy_rows("tasks_task", _TASK, [_row(task, now) for task in tasks])
-    copy_rows("tasks_taskpayload", _PAYLOAD, [(task.id, 1, task.args, now) for task in tasks])
+    copy_rows(Task._meta.db_table, _TASK, [_row(task, now) for task in tasks])
+    copy_rows(TaskPayload._meta.db_table, _PAYLOAD, [(task.id, 1, task.args, now) for task in tasks])
     return now
 
 
