@@ -87,8 +87,11 @@ def start(folder: Path, *, only: str = "postgres,valkey,web,clock,worker") -> It
         command = [sys.executable, "manage.py", "up", "--only", only, "--no-model"]
         up = _start([*command, "--data-dir", str(data), "--port", str(servers.free_port())], log)
         stack.callback(process.stop, up, patience=70.0)
-        found = servers.wait_for_up(data / "up.json", up, log, began)
+        found = servers.wait_for_up(data / "up.json", up, log, began, needed=only.rsplit(",", maxsplit=1)[-1])
         url = f"http://127.0.0.1:{port}/v1"
+        if "web" not in only:  # which makes the database
+            yield Stage(folder, found, url, "", "")
+            return
         servers.manage(data, "add_provider", "bench", "--base-url", url, "--models", ",".join(MODELS.values()))
         with psycopg.connect(str(found["database_url"])) as connection:
             connection.execute(f"TRUNCATE {', '.join(TABLES)}")
