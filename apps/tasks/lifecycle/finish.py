@@ -25,21 +25,24 @@ WITH f AS (
   SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::text[],
                        %s::text[])
     AS f(id, token, state, delay, charged, parked, error, fingerprint)),
- meant AS (
-  SELECT f.*, CASE WHEN f.state = 'retrying' AND f.charged > 0
-                    AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint)
-              THEN 'dead' ELSE f.state END AS becomes FROM f)
+ wanted AS (
+  SELECT f.*, c.cancel_requested,
+    CASE WHEN f.state = 'retrying' AND f.charged > 0
+          AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint)
+    THEN 'dead' ELSE f.state END AS wants
+  FROM f JOIN tasks_task c ON c.id = f.id),
+ meant AS MATERIALIZED (
+  SELECT wanted.*, CASE WHEN cancel_requested AND wants IN ('retrying', 'dead') THEN 'cancelled' ELSE wants END
+    AS becomes FROM wanted)
 UPDATE tasks_task t SET
-  state = b.becomes, token = NULL, worker = NULL, run_until = NULL,
-  next_attempt_at = CASE WHEN b.becomes = 'retrying' THEN now() + make_interval(secs => m.delay)
+  state = m.becomes, token = NULL, worker = NULL, run_until = NULL,
+  next_attempt_at = CASE WHEN m.becomes = 'retrying' THEN now() + make_interval(secs => m.delay)
                     ELSE t.next_attempt_at END,
   charged_failures = t.charged_failures + m.charged,
   parked_since = CASE WHEN m.parked THEN coalesce(t.parked_since, now()) END,
-  finished_at = CASE WHEN b.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
-  error = CASE WHEN b.becomes = 'dead' THEN m.error ELSE '' END
-FROM meant m CROSS JOIN LATERAL (
-  SELECT CASE WHEN EXISTS (SELECT 1 FROM tasks_task c WHERE c.id = m.id AND c.cancel_requested)
-              AND m.becomes IN ('retrying', 'dead') THEN 'cancelled' ELSE m.becomes END AS becomes) b
+  finished_at = CASE WHEN m.becomes IN ('succeeded', 'dead', 'cancelled') THEN now() END,
+  error = CASE WHEN m.becomes = 'dead' THEN m.error ELSE '' END
+FROM meant m
 WHERE t.id = m.id AND t.state = 'running' AND t.token = m.token
 RETURNING t.id, t.state, t.project_id, t.api_key_id, t.kind, t.queue, t.cycle, t.callback_url, t.parent_id,
   now()
