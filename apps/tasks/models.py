@@ -62,6 +62,12 @@ class Task(models.Model):
                 fields=["deadline"], name="task_deadline", condition=Q(state__in=(*states.DUE, states.WAITING))
             ),
             models.Index(fields=["project", "-id"], name="task_of_a_project"),
+            # Lists of the few that are not like the rest.
+            models.Index(
+                fields=["project", "-id"],
+                name="task_not_succeeded",
+                condition=Q(state__in=(*states.UNFINISHED, states.DEAD, states.CANCELLED)),
+            ),
             models.Index(fields=["finished_at"], name="task_finished", condition=Q(state__in=states.FINAL)),
         ]
         constraints = [
