@@ -43,10 +43,11 @@ def main(args: argparse.Namespace) -> int:
             highest = max(highest, rss(redrive))
             time.sleep(0.05)
     slope = linear_regression([done for done, _ in found], [size for _, size in found]).slope * 10_000
+    sizes = f"{begun:.0f} MB at its start, {found[0][1]:.0f} MB warm, {found[-1][1]:.0f} MB at the end"
     text = (
-        f"{gateway.machine()}; {args.tasks:,} tasks after {args.warm:,} to warm up; RSS of the worker {begun:.0f} MB "
-        f"at its start, {found[0][1]:.0f} MB warm, {found[-1][1]:.0f} MB at the end, {highest:.0f} MB with {IN_FLIGHT} in "
-        f"flight.\n\nredrive: {slope:+.3f} MB per 10,000 tasks; bar {BAR:g} MB: {'met' if slope <= BAR else 'MISSED'}"
+        f"{gateway.machine()}; {args.tasks:,} tasks after {args.warm:,} to warm up; RSS of the worker {sizes}, "
+        f"{highest:.0f} MB with {IN_FLIGHT} in flight.\n\n"
+        f"redrive: {slope:+.3f} MB per 10,000 tasks; bar {BAR:g} MB: {'met' if slope <= BAR else 'MISSED'}"
     )
     print(text)
     if args.readme:

@@ -25,7 +25,7 @@ WITH f AS (
   SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::float8[], %s::int[], %s::bool[], %s::text[],
                        %s::text[])
     AS f(id, token, state, delay, charged, parked, error, fingerprint)),
- wanted AS (
+ wanted AS MATERIALIZED (
   SELECT f.*, c.cancel_requested,
     CASE WHEN f.state = 'retrying' AND f.charged > 0
           AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint)
