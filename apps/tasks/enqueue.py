@@ -23,6 +23,7 @@ from apps.tasks.kinds import Kind
 from apps.tasks.models import Task, TaskPayload
 
 BACKLOG = 10_000
+WRITERS = 2  # transactions under way at a time: one is made while the other waits for the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ class Accepted:
 
 async def accept(task: NewTask) -> Accepted:
     """Commit a task. Raises IdempotencyKeyReused, and ServiceUnavailable while too many wait for Postgres."""
-    if _batch().is_full():
+    batch = min(_batches(), key=len)
+    if batch.is_full():
         raise ServiceUnavailable("Work cannot be accepted right now.", retry_after=5)
-    accepted = await _batch().submit(task)
+    accepted = await batch.submit(task)
     if isinstance(accepted, Exception):
         raise accepted
     return accepted
@@ -81,8 +83,8 @@ def ring_after_commit(queues: Iterable[str]) -> None:
 
 
 @functools.cache
-def _batch() -> "Batch[NewTask, Accepted | Exception]":
-    return Batch(_write, name="enqueue", backlog=BACKLOG)
+def _batches() -> "tuple[Batch[NewTask, Accepted | Exception], ...]":
+    return tuple(Batch(_write, name=f"enqueue-{number}", backlog=BACKLOG // WRITERS) for number in range(WRITERS))
 
 
 def _write(tasks: list[NewTask]) -> list[Accepted | Exception]:
