@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             self.status = int(head[9:12])
             at = head.find(b"\r\ncontent-length:")
             self.left = int(head[at + 17 :].partition(b"\r\n")[0]) if at >= 0 else None
-            if self.status != 200:
+            if self.status not in {200, 202}:
                 self.run.fail(f"HTTP {self.status}: {data.decode(errors='replace')}")
         if self.run.stream:
             self.count_events(data)

@@ -52,8 +52,11 @@ def pin(pids: Iterable[int], cpu: int) -> None:
 
 
 @contextmanager
-def on_cpu(cpu: int) -> Iterator[None]:
-    """Children started inside are bound to `cpu`: they inherit it before their first thread."""
+def on_cpu(cpu: int | None) -> Iterator[None]:
+    """Children started inside are bound to `cpu` (None: to none): they inherit it before their first thread."""
+    if cpu is None:
+        yield
+        return
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:
@@ -63,9 +66,9 @@ def on_cpu(cpu: int) -> Iterator[None]:
 
 
 def start(
-    command: list[str], *, cpu: int, log: Path, env: Mapping[str, str] | None = None
+    command: list[str], *, cpu: int | None, log: Path, env: Mapping[str, str] | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Run `command` in the repository, on one CPU, in a process group of its own, both outputs into `log`."""
+    """Run `command` in the repository, on one CPU (None: any), in a group of its own, both outputs into `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with on_cpu(cpu), log.open("wb") as out:
         return subprocess.Popen(

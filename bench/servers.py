@@ -51,8 +51,8 @@ class Place:
     folder: Path
     python: Path
     litellm: Path
-    server_cpu: int
-    other_cpu: int
+    server_cpu: int | None
+    other_cpu: int | None
 
     def log(self, name: str) -> Path:
         return self.folder / "log" / f"{name}.log"
@@ -167,14 +167,16 @@ def read_up(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def wait_for_up(path: Path, child: "subprocess.Popen[bytes]", log: Path, began: float) -> dict[str, Any]:
-    """The content of up.json once this start has written it with the web process in it."""
+def wait_for_up(
+    path: Path, child: "subprocess.Popen[bytes]", log: Path, began: float, *, needed: str = "web"
+) -> dict[str, Any]:
+    """The content of up.json once this start has written it with the process `needed` in it."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and child.poll() is None:
         with suppress(OSError, ValueError):
             if path.stat().st_mtime >= began:
                 up = read_up(path)
-                if "web" in up["pids"]:
+                if needed in up["pids"]:
                     return up
         time.sleep(0.2)
     raise StartError(f"redrive: `up` wrote no up.json; the end of {log}:\n{process.tail(log)}")

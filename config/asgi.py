@@ -5,7 +5,6 @@ and, at the end, write what still waits for the ledger.
 """
 
 import asyncio
-import gc
 import os
 from typing import cast
 
@@ -22,7 +21,7 @@ from django.core.handlers.asgi import ASGIHandler
 from apps.access import admission, replays
 from apps.access.way_in import identify
 from apps.completions import spending
-from apps.core import config_version, metrics, request_context
+from apps.core import config_version, garbage, metrics, request_context
 from apps.core.lean_asgi import LeanASGIHandler
 from apps.core.request_context import ASGIApp, Receive, RequestContext, RequestContextMiddleware, Scope, Send
 from config import (
@@ -92,9 +91,7 @@ class Application:
                 if missing := settings.REDRIVE.missing():
                     await send({"type": "lifespan.startup.failed", "message": f"set {', '.join(missing)}"})
                     return
-                # What is loaded now stays: the collector need not walk it again, nor after every 700 new objects.
-                gc.freeze()
-                gc.set_threshold(50_000, 20, 20)
+                garbage.settle()
                 self._watcher = asyncio.create_task(config_version.watch(settings.REDRIVE.config_poll))
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":

@@ -80,10 +80,12 @@ def claim_for_tasks(claims: Sequence[tuple[Claim, UUID]]) -> list[UUID | Idempot
         [task_id for _, (_, task_id) in ordered],
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_EXPIRE, columns[:3])
         cursor.execute(_BIND, columns)
-        cursor.execute(_READ, columns[:3])
-        held = {(row[0], row[1], row[2]): (row[3], row[4]) for row in cursor.fetchall()}
+        if cursor.rowcount == len(ordered):  # nearly always: no key was held
+            held = {found: (c.digest, task_id) for found, (c, task_id) in ordered}
+        else:
+            cursor.execute(_READ, columns[:3])
+            held = {(row[0], row[1], row[2]): (row[3], row[4]) for row in cursor.fetchall()}
     outcomes: list[UUID | IdempotencyKeyReused] = []
     for c, _ in claims:
         digest, task_id = held[c.project_id, c.route, c.key]
@@ -170,16 +172,14 @@ def _columns(leases: Sequence[Lease]) -> list[list[Any]]:
 
 _KEYS = "unnest(%s::uuid[], %s::text[], %s::text[]) AS k(project_id, route, key)"
 _SAME = "r.project_id = k.project_id AND r.route = k.route AND r.key = k.key"
-_EXPIRE = f"""
-DELETE FROM access_idempotencyrecord r USING {_KEYS}
-WHERE {_SAME} AND r.created_at < now() - interval '{HOURS} hours'
-"""  # noqa: S608
-_BIND = """
-INSERT INTO access_idempotencyrecord (project_id, route, key, digest, task_id, reply, created_at)
+_BIND = f"""
+INSERT INTO access_idempotencyrecord AS r (project_id, route, key, digest, task_id, reply, created_at)
 SELECT project_id, route, key, digest, task_id, '', now()
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::uuid[]) AS k(project_id, route, key, digest, task_id)
-ON CONFLICT DO NOTHING
-"""
+ON CONFLICT (project_id, route, key) DO UPDATE SET digest = excluded.digest, task_id = excluded.task_id,
+  lease_until = NULL, reply = '', created_at = excluded.created_at
+WHERE r.created_at < now() - interval '{HOURS} hours'
+"""  # noqa: S608
 _READ = (
     f"SELECT r.project_id, r.route, r.key, r.digest, r.task_id FROM access_idempotencyrecord r JOIN {_KEYS} ON {_SAME}"  # noqa: S608
 )

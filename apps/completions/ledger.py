@@ -18,7 +18,7 @@ from psycopg import sql
 from apps.access.authentication import Caller
 from apps.completions.models import LedgerEntry, StoredBody
 from apps.core import errors, ids, json_codec, metrics, request_context
-from apps.core.database import Batch
+from apps.core.database import Batch, copy_rows
 from apps.providers import pricing
 from apps.providers.contract import Attempt, RouteConfig, Usage
 
@@ -155,8 +155,8 @@ def write(items: "Sequence[Entry | Body]") -> Sequence[None]:
     """COPY the rows into their tables in one transaction."""
     entries = [item for item in items if isinstance(item, Entry)]
     with transaction.atomic():
-        _copy(LedgerEntry._meta.db_table, Entry._fields, entries)
-        _copy(StoredBody._meta.db_table, Body._fields, [item for item in items if isinstance(item, Body)])
+        copy_rows(LedgerEntry._meta.db_table, Entry._fields, entries)
+        copy_rows(StoredBody._meta.db_table, Body._fields, [item for item in items if isinstance(item, Body)])
     for entry in entries:
         _count(entry)
     return [None] * len(items)
@@ -187,16 +187,6 @@ def spend_of_month(scope: str, scope_id: UUID) -> tuple[str, int]:
         cursor.execute(sql.SQL(_SPEND).format(sql.Identifier(column)), [scope_id])
         month, spent = cursor.fetchone()
     return month, int(spent)
-
-
-def _copy(table: str, columns: tuple[str, ...], rows: list[Any]) -> None:
-    if not rows:
-        return
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in rows:
-            copy.write_row(row)
 
 
 def _count(entry: Entry) -> None:

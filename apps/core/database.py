@@ -18,7 +18,8 @@ from typing import Generic, ParamSpec, TypeVar
 import psycopg
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from psycopg import sql
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +36,7 @@ LOST_CONNECTION = (OperationalError, InterfaceError, psycopg.OperationalError, p
 # SQLSTATEs of the same classes that tell of the statement, not of the connection: it was cancelled (57014) or is too
 # much for the server (54xxx). They come again with the same rows.
 _OF_THE_STATEMENT = ("57014", "54")
+WRITERS = 3  # batches of one process that are often written at the same time
 TRIES_ALONE = 3  # of an item whose statement fails alone: the server may just be busy
 MAX_BYTES = 16 * 1024 * 1024  # of items with a size, in one write
 
@@ -48,8 +50,8 @@ def _is_away(error: BaseException) -> bool:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    # One connection fewer than the pool holds, so that the batches' writer always finds one.
-    return ThreadPoolExecutor(settings.REDRIVE.database_pool_size - 1, thread_name_prefix="redrive-db")
+    # Fewer than the pool's connections, so that the writers of the batches find one.
+    return ThreadPoolExecutor(max(1, settings.REDRIVE.database_pool_size - WRITERS), thread_name_prefix="redrive-db")
 
 
 def with_connection(call: Callable[[], R]) -> R:
@@ -82,6 +84,17 @@ def _heard(work: "asyncio.Future[R]") -> None:
     # Of a caller that has gone nobody asks for the error any more.
     if not work.cancelled():
         work.exception()
+
+
+def copy_rows(table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """COPY rows into a table, in the caller's transaction: per row a tenth of what parameters of an INSERT cost."""
+    if not rows:
+        return
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 class Batch(Generic[T, R]):

@@ -273,3 +273,15 @@ def test_of_eight_redrives_one_wins(make_task: MakeTask) -> None:
 
     assert sorted(one for one in together(8, redrive) if isinstance(one, int)) == [0] * 7 + [1]
     assert Task.objects.get(pk=task.pk).cycle == 2
+
+
+def test_the_result_after_a_redrive_takes_the_place_of_the_one_before(make_task: MakeTask) -> None:
+    task = make_task()
+    finish([ending(take(task), "dead", "timed_out", charged=True, result='{"status":"timeout"}')])
+    assert TaskResult.objects.get(pk=task.pk).body == '{"status":"timeout"}'
+    with transaction.atomic():
+        revive([task.pk])
+    again = take(task)
+    finish([ending(again, result='{"status":"completed"}')])
+    result = TaskResult.objects.get(pk=task.pk)
+    assert (result.body, result.token) == ('{"status":"completed"}', again.token)

@@ -12,8 +12,10 @@ from django.db import connection, transaction
 
 from apps.completions import ledger
 from apps.core import failpoints, json_codec
+from apps.core.database import copy_rows
 from apps.tasks import states
 from apps.tasks.lifecycle.ending import Ending
+from apps.tasks.models import TaskAttempt, TaskResult
 from apps.tasks.signals import Death, Finished, tasks_died, tasks_finished
 
 log = structlog.get_logger(__name__)
@@ -27,7 +29,8 @@ WITH f AS (
   -- Locked before it is looked at: a cancel that commits meanwhile is seen.
   SELECT t.id, t.cancel_requested FROM tasks_task t JOIN f ON f.id = t.id AND f.token = t.token
   WHERE t.state = 'running' ORDER BY t.id FOR UPDATE OF t),
- m AS (
+ m AS MATERIALIZED (
+  -- Decided once a row, not once a column.
   SELECT f.*, CASE
     WHEN held.cancel_requested AND f.state <> 'succeeded' THEN 'cancelled'
     WHEN f.state = 'retrying' AND f.charged > 0
@@ -47,23 +50,15 @@ UPDATE tasks_task t SET
   error = CASE WHEN m.becomes = 'dead' THEN m.error ELSE '' END,
   progress = coalesce(nullif(m.progress, ''), t.progress)
 FROM m WHERE t.id = m.id
-RETURNING t.id, t.state, t.project_id, t.api_key_id, t.kind, t.queue, t.cycle, t.callback_url, t.parent_id
+RETURNING t.id, t.state, t.project_id, t.api_key_id, t.kind, t.queue, t.cycle, t.callback_url, t.parent_id,
+  now()
 """
-_ATTEMPTS = """
-INSERT INTO tasks_taskattempt (task_id, number, cycle, token, worker, started_at, finished_at, outcome, charged,
-  error_code, error_status, error_message, fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd)
-SELECT task_id, number, cycle, token, worker, started_at, now(), outcome, charged, error_code, error_status,
-  error_message, fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd
-FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::bigint[], %s::uuid[], %s::timestamptz[], %s::text[], %s::bool[],
-  %s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bigint[])
-  AS a(task_id, number, cycle, token, worker, started_at, outcome, charged, error_code, error_status, error_message,
-       fingerprint, traceback, upstream, input_tokens, output_tokens, cost_nusd)
-"""
-_RESULTS = """
-INSERT INTO tasks_taskresult (task_id, token, body, created_at)
-SELECT *, now() FROM unnest(%s::uuid[], %s::bigint[], %s::text[])
-ON CONFLICT (task_id) DO UPDATE SET token = excluded.token, body = excluded.body, created_at = excluded.created_at
-"""
+_ATTEMPT = (
+    "task_id", "number", "cycle", "token", "worker", "started_at", "finished_at", "outcome", "charged", "error_code",
+    "error_status", "error_message", "fingerprint", "traceback", "upstream", "input_tokens", "output_tokens",
+    "cost_nusd",
+)  # fmt: skip
+_RESULT = ("task_id", "token", "body", "created_at")
 
 
 def finish(endings: Sequence[Ending]) -> list[str | None]:
@@ -73,13 +68,7 @@ def finish(endings: Sequence[Ending]) -> list[str | None]:
         moved = _move(ordered)
         won = [ending for ending in ordered if ending.task_id in moved]
         _insert_attempts(won, moved)
-        results = [ending for ending in won if ending.result is not None and moved[ending.task_id].is_final]
-        if results:
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    _RESULTS,
-                    [[e.task_id for e in results], [e.token for e in results], [e.result for e in results]],
-                )
+        _insert_results(won, moved)
         ledger.write([entry for ending in won for entry in ending.entries])
         # Of one that lost its lease, or whose end was committed just before the connection broke: then it is booked.
         # An estimate of the reaper's counts only if nobody else told the end.
@@ -105,10 +94,13 @@ def tell(finished: list[Finished], deaths: list[Death]) -> None:
 class _Moved:
     """A task's row after its move."""
 
-    __slots__ = ("api_key_id", "cycle", "finished", "queue", "state")
+    __slots__ = ("api_key_id", "at", "cycle", "finished", "queue", "state")
 
     def __init__(self, row: tuple[Any, ...]) -> None:
-        task_id, self.state, project_id, self.api_key_id, kind, self.queue, self.cycle, callback_url, parent_id = row
+        (
+            task_id, self.state, project_id, self.api_key_id, kind, self.queue, self.cycle, callback_url, parent_id,
+            self.at,
+        ) = row  # fmt: skip
         self.finished = Finished(task_id, project_id, kind, self.state, callback_url, parent_id)
 
     @property
@@ -145,18 +137,25 @@ def error_of(ending: Ending) -> str:
 
 
 def _insert_attempts(endings: Sequence[Ending], moved: dict[UUID, _Moved]) -> None:
-    if not endings:
-        return
     rows = [_attempt_row(ending, moved[ending.task_id]) for ending in endings]
-    with connection.cursor() as cursor:
-        cursor.execute(_ATTEMPTS, [list(column) for column in zip(*rows, strict=True)])
+    copy_rows(TaskAttempt._meta.db_table, _ATTEMPT, rows)
+
+
+def _insert_results(endings: Sequence[Ending], moved: dict[UUID, _Moved]) -> None:
+    given = [ending for ending in endings if ending.result is not None and moved[ending.task_id].is_final]
+    again = [ending.task_id for ending in given if ending.cycle > 1]
+    if again:  # a redrive's result takes the place of the one before
+        TaskResult.objects.filter(task_id__in=again).delete()
+    rows = [(ending.task_id, ending.token, ending.result, moved[ending.task_id].at) for ending in given]
+    copy_rows(TaskResult._meta.db_table, _RESULT, rows)
 
 
 def _attempt_row(ending: Ending, moved: _Moved) -> tuple[Any, ...]:
     failure, decision = ending.failure, ending.decision
     outcome = "cancelled" if moved.state == states.CANCELLED and not decision.lost else decision.outcome
     return (
-        ending.task_id, ending.number, ending.cycle, ending.token, ending.worker, ending.started_at, outcome,
+        ending.task_id, ending.number, ending.cycle, ending.token, ending.worker, ending.started_at,
+        moved.at, outcome,
         decision.charged, failure.code if failure else "", failure.status if failure else None,
         _storable(failure.message) if failure else "", failure.fingerprint if failure else "",
         _storable(failure.traceback) if failure else "", ending.upstream[:200],

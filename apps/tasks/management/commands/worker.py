@@ -8,6 +8,7 @@ from typing import Any
 import uvloop
 from django.core.management.base import BaseCommand
 
+from apps.core import garbage
 from apps.tasks import states
 from apps.tasks.executor import Executor
 
@@ -27,6 +28,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Work until SIGTERM or SIGINT."""
         queues = options["queue"] or [name for name in states.QUEUES if name != states.QUARANTINE]
+        garbage.settle()
         uvloop.run(_work(Executor(list(dict.fromkeys(queues)), slots=options["slots"])))
 
 

@@ -1,0 +1,1 @@
+"""Textbook Celery and procrastinate, each doing the same work its own documented way."""
