@@ -90,8 +90,8 @@ class Presence:
         self._thread.join(settings.REDRIVE.worker_ttl)
 
     def _run(self) -> None:
-        renewal = settings.REDRIVE.worker_ttl / RENEWALS
         while not self._stopping:
+            renewal = settings.REDRIVE.worker_ttl / RENEWALS
             if self._watchdog.is_stuck():
                 log.error("worker_stuck", seconds=settings.REDRIVE.worker_ttl)
                 os._exit(EXIT_STUCK)

@@ -110,7 +110,8 @@ def broken(stores: Stores) -> dict[str, list[str]]:
     found = {}
     with psycopg.connect(stores.run.database_url) as connection:
         for invariant in verify._invariants:
-            rows = connection.execute(invariant.query).fetchall()  # type: ignore[arg-type]
+            values = invariant.values() if invariant.values else None
+            rows = connection.execute(invariant.query, values).fetchall()  # type: ignore[arg-type]
             if rows:
                 found[f"{invariant.name} {invariant.words}"] = [row[0] for row in rows]
     return found
