@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
+from anyio import to_process
 from pydantic import BaseModel, ValidationError
 
 from apps.completions import stream_log
@@ -24,6 +26,7 @@ from apps.tasks.retry_policy import Decision, History
 log = structlog.get_logger(__name__)
 
 STORES_AWAY = (*LOST_CONNECTION, RedisAway)
+R = TypeVar("R")
 SOFT = 0.9  # of an attempt's time, at which its handler is told
 Outcome = TaskAttempt.Outcome
 
@@ -58,6 +61,14 @@ class Run:
         told = {"current": current, "total": total, "status": status[:200]}
         self.told = json_codec.ascii_dumps(told)
         self._readers().append({"type": "progress", "progress": told})
+
+    async def in_process(self, function: Callable[..., R], *args: Any) -> R:
+        """Call a function that blocks, or needs a processor for long, in a child process; what it returns or raises.
+
+        The process is killed where the attempt ends before it. Function, arguments and result must be picklable; Django
+        is not set up there. Raises anyio.BrokenWorkerProcess where the process died: the worker lives on.
+        """
+        return await to_process.run_sync(function, *args, cancellable=True)
 
     def _readers(self) -> stream_log.Writer:
         if self._log is None:

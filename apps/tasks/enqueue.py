@@ -165,8 +165,9 @@ _TASK = (
 _PAYLOAD = ("task_id", "revision", "body", "created_at")
 
 
+@transaction.atomic(savepoint=False)
 def insert(tasks: Sequence[NewTask]) -> datetime:
-    """Insert tasks with their payloads, in the caller's transaction; the database's time of it."""
+    """Insert tasks with their payloads, in the caller's transaction if there is one; the database's time of it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT now()")
         now: datetime = cursor.fetchone()[0]

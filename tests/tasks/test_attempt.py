@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from apps.tasks.executor import Executor
 from apps.tasks.kinds import Policy
 from apps.tasks.lifecycle.ending import Ending
 from apps.tasks.models import Task, TaskAttempt, TaskResult
+from tests.tasks.blocking import tell_and_sleep
 from tests.tasks.conftest import Anything, Gate, MakeKind, MakeTask, on_db, take, until
 
 
@@ -94,6 +97,37 @@ async def test_an_attempt_ends_at_its_tasks_deadline(
     assert (ending.decision.state, ending.decision.outcome) == ("dead", "timed_out")
     assert ending.failure is not None
     assert ending.failure.code == "timeout"
+
+
+async def test_what_blocks_runs_in_a_process_of_its_own_which_is_killed_when_the_time_is_over(
+    worker: Executor, make_task: MakeTask, make_kind: MakeKind, tmp_path: Path
+) -> None:
+    async def handle(run: Run, args: Anything) -> dict[str, Any]:
+        await run.in_process(tell_and_sleep, str(tmp_path / "pid"))
+        return {}
+
+    stuck = await on_db(make_task)(make_kind(handle, limit=3.0))
+    neighbour = await on_db(make_task)()
+    assert (await until(neighbour, "succeeded")).state == "succeeded"
+    assert json.loads((await until(stuck, "dead", within=15)).error)["code"] == "timeout"
+    child = int((tmp_path / "pid").read_text())
+    assert child != os.getpid()
+    async with asyncio.timeout(5):
+        while Path(f"/proc/{child}").exists():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_process_that_dies_is_its_tasks_trouble_alone(
+    worker: Executor, make_task: MakeTask, make_kind: MakeKind
+) -> None:
+    async def handle(run: Run, args: Anything) -> dict[str, Any]:
+        await run.in_process(os._exit, 3)
+        return {}
+
+    dying = await on_db(make_task)(make_kind(handle, policy=Policy(base=0)))
+    neighbour = await on_db(make_task)()
+    assert (await until(neighbour, "succeeded")).state == "succeeded"
+    assert (await until(dying, "dead", within=15)).worker_losses == 0
 
 
 def an_entry(task: Task, request_id: str) -> Entry:
