@@ -7,6 +7,50 @@ from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+# Title of a section -> its pages: title, icon, model.
+_SECTIONS = {
+    "Tasks": [
+        ("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
+        ("Tasks", "task", "tasks.task"),
+        ("Queues", "low_priority", "tasks.queuestate"),
+        ("Workers", "engineering", "tasks.workerpresence"),
+        ("Retry policies", "replay", "tasks.retrypolicy"),
+    ],
+    "Webhooks": [
+        ("Webhook events", "webhook", "webhooks.webhookevent"),
+        ("Deliveries", "outgoing_mail", "webhooks.webhookattempt"),
+        ("Webhook secrets", "vpn_key", "webhooks.webhooksecret"),
+        ("Disabled URLs", "link_off", "webhooks.disabledurl"),
+    ],
+    "Chores": [
+        ("Periodic chores", "event_repeat", "django_celery_beat.periodictask"),
+        ("Intervals", "timer", "django_celery_beat.intervalschedule"),
+        ("Crontabs", "calendar_month", "django_celery_beat.crontabschedule"),
+        ("Clocked times", "alarm", "django_celery_beat.clockedschedule"),
+        ("Results", "fact_check", "django_celery_results.taskresult"),
+        ("Group results", "stacks", "django_celery_results.groupresult"),
+    ],
+    "Ledger": [
+        ("Requests", "receipt_long", "completions.ledgerentry"),
+        ("Stored texts", "description", "completions.storedbody"),
+    ],
+    "Access": [
+        ("Projects", "folder", "access.project"),
+        ("API keys", "key", "access.apikey"),
+        ("Audit", "history", "access.auditentry"),
+    ],
+    "Providers": [
+        ("Providers", "dns", "providers.provider"),
+        ("Model routes", "alt_route", "providers.modelroute"),
+    ],
+    "Users": [
+        ("Users", "person", "auth.user"),
+        ("Groups", "group", "auth.group"),
+        ("Refused logins", "lock", "axes.accessattempt"),
+        ("Logins", "login", "axes.accesslog"),
+    ],
+}
+
 
 def _may_view(model: str) -> Callable[[HttpRequest], bool]:
     app, name = model.split(".")
@@ -43,70 +87,8 @@ def unfold_theme() -> dict[str, Any]:
 
 def _navigation() -> list[dict[str, Any]]:
     home = {"title": "Home", "icon": "monitoring", "link": reverse_lazy("admin:index")}
-    return [
-        {"title": "Operations", "items": [home]},
-        {
-            "title": "Tasks",
-            "items": [
-                _page("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
-                _page("Tasks", "task", "tasks.task"),
-                _page("Queues", "low_priority", "tasks.queuestate"),
-                _page("Workers", "engineering", "tasks.workerpresence"),
-                _page("Retry policies", "replay", "tasks.retrypolicy"),
-            ],
-        },
-        {
-            "title": "Webhooks",
-            "items": [
-                _page("Webhook events", "webhook", "webhooks.webhookevent"),
-                _page("Deliveries", "outgoing_mail", "webhooks.webhookattempt"),
-                _page("Webhook secrets", "vpn_key", "webhooks.webhooksecret"),
-                _page("Disabled URLs", "link_off", "webhooks.disabledurl"),
-            ],
-        },
-        {
-            "title": "Chores",
-            "items": [
-                _page("Periodic chores", "event_repeat", "django_celery_beat.periodictask"),
-                _page("Intervals", "timer", "django_celery_beat.intervalschedule"),
-                _page("Crontabs", "calendar_month", "django_celery_beat.crontabschedule"),
-                _page("Clocked times", "alarm", "django_celery_beat.clockedschedule"),
-                _page("Results", "fact_check", "django_celery_results.taskresult"),
-                _page("Group results", "stacks", "django_celery_results.groupresult"),
-            ],
-        },
-        {
-            "title": "Ledger",
-            "items": [
-                _page("Requests", "receipt_long", "completions.ledgerentry"),
-                _page("Stored texts", "description", "completions.storedbody"),
-            ],
-        },
-        {
-            "title": "Access",
-            "items": [
-                _page("Projects", "folder", "access.project"),
-                _page("API keys", "key", "access.apikey"),
-                _page("Audit", "history", "access.auditentry"),
-            ],
-        },
-        {
-            "title": "Providers",
-            "items": [
-                _page("Providers", "dns", "providers.provider"),
-                _page("Model routes", "alt_route", "providers.modelroute"),
-            ],
-        },
-        {
-            "title": "Users",
-            "items": [
-                _page("Users", "person", "auth.user"),
-                _page("Groups", "group", "auth.group"),
-                _page("Refused logins", "lock", "axes.accessattempt"),
-                _page("Logins", "login", "axes.accesslog"),
-            ],
-        },
-    ]
+    sections = [{"title": title, "items": [_page(*page) for page in pages]} for title, pages in _SECTIONS.items()]
+    return [{"title": "Operations", "items": [home]}, *sections]
 
 
 _TEAL = {
