@@ -28,7 +28,7 @@ def test_at_the_accept(
 ) -> None:
     client = Client(serve(REDRIVE_DATABASE_URL=proxy.url).url, mine.plain)
     accept(client, mine.model)
-    proxy.cut_commits(lost, marker=b"INSERT INTO tasks_task")
+    proxy.cut_commits(lost, marker=b'COPY "tasks_task" ')
     headers = {"Idempotency-Key": key} if key else None
     payload = {"model": mine.model, "messages": HELLO}
     replies = together(8, lambda _: client.call("POST", CHAT, payload=payload, headers=headers))
@@ -50,7 +50,7 @@ def test_at_the_end_of_attempts(
     crew: Crew, stores: Stores, plain: Client, mine: Set, proxy: Proxy, upstream: Upstream, lost: str
 ) -> None:
     before = len(upstream.requests(mine.model))
-    proxy.cut_commits(lost, marker=b"INSERT INTO tasks_taskattempt", count=2)
+    proxy.cut_commits(lost, marker=b'COPY "tasks_taskattempt" ', count=2)
     worker = crew.worker(REDRIVE_DATABASE_URL=proxy.url)
     tasks = accept(plain, mine.model, 10)
     rows = crew.until(tasks, "succeeded")
