@@ -1,5 +1,6 @@
-"""Tests never move a clock: they make rows older."""
+"""Tests never move a clock: they make rows older. What lasts (a freeze, a stall) lasts in real time."""
 
+import threading
 from datetime import datetime, timedelta
 
 from django.db import models
@@ -15,3 +16,8 @@ def age(row: models.Model, **duration: float) -> None:
     }
     type(row)._base_manager.filter(pk=row.pk).update(**changed)
     row.refresh_from_db()
+
+
+def stay(seconds: float) -> None:
+    """Let a fault last so long. Never to wait for something: that is asked for until it is there."""
+    threading.Event().wait(seconds)

@@ -7,6 +7,7 @@ from tests.faults.stores import Set, Stores
 from tests.journeys.conftest import Client
 from tests.journeys.scripts import Hold
 from tests.journeys.wire import eventually
+from tests.time import stay
 from tests.upstream import Upstream
 
 
@@ -56,7 +57,7 @@ def test_a_frozen_postgres_that_thaws_costs_no_worker_its_tasks(
     worker = crew.worker()
     tasks = begun(crew, plain, mine, upstream, hold)
     with stores.postgres.frozen():
-        time.sleep(2 * TTL)
+        stay(2 * TTL)
         hold.release.set()
     rows = crew.until(tasks, "succeeded")
     assert set(rows.values()) == {("succeeded", 1, 0, 0)}, worker.log.read_text()
@@ -68,7 +69,7 @@ def test_what_becomes_due_while_postgres_is_frozen_is_done_when_it_thaws(
     crew.worker()
     tasks = accept(plain, mine.model, 20)
     with stores.postgres.frozen():
-        time.sleep(2 * TTL)
+        stay(2 * TTL)
     began = time.monotonic()
     rows = crew.until(tasks, "succeeded")
     assert {row[2] for row in rows.values()} == {0}
