@@ -95,7 +95,13 @@ def postgres(url: str) -> dict[str, Any]:
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
-            "pool": {"min_size": 1, "max_size": REDRIVE.database_pool_size, "timeout": REDRIVE.database_timeout},
+            "pool": {
+                "min_size": 1,
+                "max_size": REDRIVE.database_pool_size,
+                "timeout": REDRIVE.database_timeout,
+                # It backs off until then, and whoever asks next tries anew: after an hour's outage, seconds count.
+                "reconnect_timeout": 2,
+            },
             "connect_timeout": max(2, int(REDRIVE.database_timeout)),
             "tcp_user_timeout": 10_000,  # milliseconds: a host that vanished must not hold a thread
             "options": session.strip(),
