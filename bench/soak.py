@@ -32,48 +32,7 @@ from redis.asyncio import Redis
 
 from bench.fleet import ROOT, Fleet, Member
 from bench.servers import free_port
-
-KILLED = ("worker", "api", "clock", "quarantine", "postgres", "valkey")
-FROZEN = ("valkey", "worker", "postgres")
-PATIENCE = 600.0  # seconds to the last end, and for one task to be accepted
-
-
-def names(known: tuple[str, ...]) -> Callable[[str], list[str]]:
-    def parse_names(text: str) -> list[str]:
-        found = [name for name in text.split(",") if name]
-        if unknown := set(found) - set(known):
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: there are {', '.join(known)}")
-        return found
-
-    return parse_names
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tasks", type=int, default=20_000, help="tasks to send (20000)")
-    parser.add_argument("--kills", type=int, default=40, help="blows: kills, freezes and flushes together (40)")
-    parser.add_argument("--minutes", type=float, help="send and strike for so long, instead of --tasks and --kills")
-    parser.add_argument(
-        "--kill", type=names(KILLED), metavar="NAME,...",
-        help=f"what to kill, one at random each time: {', '.join(KILLED)} (worker); Postgres as with -m immediate",
-    )  # fmt: skip
-    parser.add_argument(
-        "--freeze", type=names(FROZEN), default=[], metavar="NAME,...",
-        help=f"what to freeze with SIGSTOP: {', '.join(FROZEN)}",
-    )  # fmt: skip
-    parser.add_argument("--frozen", type=float, default=3.0, help="seconds that a freeze lasts (3)")
-    parser.add_argument("--flush", action="store_true", help="also FLUSHALL")
-    parser.add_argument("--workers", type=int, default=2, help="workers at a time (2)")
-    parser.add_argument("--delay-ms", type=int, default=300, help="the upstream's thinking time (300)")
-    parser.add_argument("--in-flight", type=int, default=64, help="requests of the sender at a time (64)")
-    parser.add_argument("--backlog", type=int, default=5000, help="unfinished tasks at which the sender waits (5000)")
-    parser.add_argument("--seed", type=int, default=None, help="of the random moments")
-    args = parser.parse_args()
-    if args.kill is None:
-        args.kill = [] if args.freeze or args.flush else ["worker"]
-    return args
+from bench.soak_options import BETWEEN, BETWEEN_LONG, PATIENCE, parse
 
 
 class Soak:
@@ -98,6 +57,8 @@ class Soak:
         self.blows: Counter[str] = Counter()
         self.killed_at: list[float] = []
         self.redis_is_frozen = False
+        self.sending = True
+        self.blows_under_load = 0
 
     async def start(self) -> None:
         """Redrive, a route to the upstream, and a key."""
@@ -112,10 +73,12 @@ class Soak:
         left = itertools.count() if self.args.minutes else iter(range(self.args.tasks))
         timeout = aiohttp.ClientTimeout(total=30)
         headers = {"Authorization": f"Bearer {self.key}"}
+        self.began = time.monotonic()
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=timeout) as session:
             senders = [self._sender(session, left) for _ in range(self.args.in_flight)]
             await asyncio.gather(*senders)
+        self.sending = False
 
     async def _sender(self, session: aiohttp.ClientSession, left: Iterator[int]) -> None:
         for _ in left:
@@ -124,6 +87,8 @@ class Soak:
             while self.sent - self.finished > self.args.backlog:  # noqa: ASYNC110 (looked at once a second)
                 await asyncio.sleep(0.1)
             self.sent += 1
+            if self.args.rate:
+                await asyncio.sleep(self.began + self.sent / self.args.rate - time.monotonic())
             await self._accept(session, uuid4().hex)
 
     async def _accept(self, session: aiohttp.ClientSession, key: str) -> None:
@@ -171,11 +136,12 @@ class Soak:
         ]
         turn = itertools.cycle(ways)
         for _ in itertools.count() if self.args.minutes else range(self.args.kills):
-            await asyncio.sleep(random.uniform(2, 5) if self.args.minutes else random.uniform(0.5, 2.5))
+            await asyncio.sleep(random.uniform(*(BETWEEN_LONG if self.args.minutes else BETWEEN)))
             if time.monotonic() > self.until:
                 return
             name, way = next(turn)
             self.blows[name] += 1
+            self.blows_under_load += self.sending
             await way()
 
     async def _kill(self, name: str) -> None:
@@ -227,6 +193,7 @@ class Soak:
             "replies": dict(self.replies),
             "given up": self.given_up,
             "blows": dict(self.blows),
+            "of them while tasks were sent": self.blows_under_load,
             "states": states,
             "attempts": dict(self.query("SELECT outcome, count(*) FROM tasks_taskattempt GROUP BY outcome")),
             "lost": len(self.accepted - final),
@@ -273,7 +240,7 @@ async def run(soak: Soak) -> float:
 
 
 def main() -> None:
-    args = parse()
+    args = parse(__doc__ or "")
     random.seed(args.seed)
     with tempfile.TemporaryDirectory(prefix="redrive-soak-") as folder:
         Path(folder).chmod(0o711)  # as root, Postgres runs as nobody, who must reach its data
