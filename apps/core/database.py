@@ -105,6 +105,7 @@ class Batch(Generic[T, R]):
     backlog: items that may wait while Postgres is away; beyond it `is_full()` and the caller should refuse work.
     poisoned: told of the one item that failed alone, with its error; its future gets that error too.
     size: bytes of an item; a write takes MAX_BYTES of them, and one item more, at most.
+    patience: seconds until a future of `submit` raises TimeoutError; its item is written all the same.
 
     A lost connection is retried for ever with the items kept. Any other failure bisects the batch until the item
     at fault stands alone, so that one bad row never costs its neighbours.
@@ -120,6 +121,7 @@ class Batch(Generic[T, R]):
         backlog: int = 10_000,
         poisoned: Callable[[T, Exception], None] | None = None,
         size: Callable[[T], int] | None = None,
+        patience: float | None = None,
     ) -> None:
         self._write = write
         self._name = name
@@ -128,6 +130,8 @@ class Batch(Generic[T, R]):
         self._backlog = backlog
         self._poisoned = poisoned
         self._size = size
+        self._patience = patience
+        self._impatient: deque[tuple[float, asyncio.Future[R]]] = deque()
         self._waiting: deque[tuple[T, asyncio.Future[R] | None]] = deque()
         self._wake = threading.Event()
         self._idle = threading.Event()
@@ -148,10 +152,29 @@ class Batch(Generic[T, R]):
         self._put(item, None)
 
     def submit(self, item: T) -> "asyncio.Future[R]":
-        """Queue an item from a running loop. The future holds its result once it is committed."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        """Queue an item from a running loop. The future holds its result once it is committed; cancelling it does not
+        take the item back."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        if self._patience is not None:
+            if not self._impatient or self._impatient[0][1].get_loop() is not loop:
+                self._impatient.clear()
+                loop.call_later(self._patience, self._lose_patience)
+            self._impatient.append((loop.time() + self._patience, future))
         self._put(item, future)
         return future
+
+    def _lose_patience(self) -> None:
+        # One timer for all that wait, not one for each: they stand in the order of their ends.
+        while self._impatient:
+            end, future = self._impatient[0]
+            left = end - future.get_loop().time()
+            if left > 0 and not future.done():
+                future.get_loop().call_later(left, self._lose_patience)
+                return
+            self._impatient.popleft()
+            if not future.done():
+                future.set_exception(TimeoutError())
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing waits, at most `timeout` seconds. False: items are still unwritten."""

@@ -4,7 +4,6 @@ A task is accepted when its row is committed, and only then. An Idempotency-Key'
 transaction, so that fifty equal requests at once make one task.
 """
 
-import asyncio
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,8 +70,7 @@ async def accept(task: NewTask) -> Accepted:
     if batch.is_full():
         raise ServiceUnavailable("Work cannot be accepted right now.", retry_after=5)
     try:
-        async with asyncio.timeout(settings.REDRIVE.database_timeout * 2):
-            accepted = await asyncio.shield(batch.submit(task))
+        accepted = await batch.submit(task)
     except TimeoutError:
         raise ServiceUnavailable(UNSURE, retry_after=5) from None
     if isinstance(accepted, Exception):
@@ -100,7 +98,13 @@ def _ring(queues: frozenset[str]) -> None:
 @functools.cache
 def _batches() -> "tuple[Batch[NewTask, Accepted | Exception], ...]":
     return tuple(
-        Batch(_write, name=f"enqueue-{number}", backlog=BACKLOG // WRITERS, size=lambda task: len(task.args))
+        Batch(
+            _write,
+            name=f"enqueue-{number}",
+            backlog=BACKLOG // WRITERS,
+            size=lambda task: len(task.args),
+            patience=settings.REDRIVE.database_timeout * 2,
+        )
         for number in range(WRITERS)
     )
 

@@ -72,6 +72,27 @@ async def test_a_write_that_takes_too_long_is_halved_and_what_is_behind_it_gets_
     assert sorted(store.written) == [item for item in range(20) if item != 7]
 
 
+async def test_who_waits_too_long_is_told_and_the_item_is_written_all_the_same(store: Store) -> None:
+    batch: Batch[int, str] = Batch(store, name="t", patience=0.1)
+    store.gate.clear()
+    waiting = [batch.submit(item) for item in range(3)]
+    assert [type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)] == [TimeoutError] * 3
+    store.gate.set()
+    assert await batch.submit(3) == "wrote 3"
+    assert store.written == [0, 1, 2, 3]
+
+
+async def test_a_caller_that_leaves_takes_no_item_back(store: Store) -> None:
+    batch: Batch[int, str] = Batch(store, name="t")
+    store.gate.clear()
+    waiting = asyncio.ensure_future(asyncio.wait_for(batch.submit(0), 0.05))
+    with pytest.raises(TimeoutError):
+        await waiting
+    store.gate.set()
+    assert await batch.submit(1) == "wrote 1"
+    assert store.written == [0, 1]
+
+
 async def test_a_write_is_bounded_by_the_size_of_its_items(store: Store) -> None:
     batch: Batch[int, str] = Batch(store, name="t", size=lambda _: MAX_BYTES // 4)
     store.gate.clear()
