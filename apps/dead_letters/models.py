@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from apps.access.models import ApiKey, Project
 from apps.core.ids import new_uuid
 from apps.dead_letters import states
+from apps.tasks.models import shown_id
 
 
 class FailureGroup(models.Model):
@@ -68,4 +69,4 @@ class DeadLetter(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"letter of task_{self.task_id.hex}"
+        return f"letter of {shown_id(self.task_id)}"
