@@ -66,6 +66,7 @@ class DeadLetter(models.Model):
             models.Index(fields=["-created_at", "-id"], name="letter_newest_first"),
             models.Index(fields=["group", "-created_at"], name="letter_of_a_group"),
             models.Index(fields=["created_at"], name="letter_open", condition=Q(state=states.OPEN)),
+            models.Index(fields=["decided_at"], name="letter_decided", condition=~Q(state=states.OPEN)),
         ]
 
     def __str__(self) -> str:
