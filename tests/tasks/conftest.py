@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import tests.properties  # noqa: F401 (sets the profile)
 from apps.core.database import in_db
-from apps.tasks import kinds
+from apps.tasks import kinds, states
 from apps.tasks.attempt import Run
 from apps.tasks.enqueue import NewTask, insert
 from apps.tasks.executor import Executor
@@ -104,7 +104,7 @@ def ending(claimed: Claimed, state: str = "succeeded", outcome: str = "succeeded
 @pytest.fixture
 async def worker(transactional_db: None) -> AsyncIterator[Executor]:
     """A worker of all queues but quarantine, in this process and loop."""
-    executor = Executor(["high", "default", "low", "webhooks"], slots=50)
+    executor = Executor(states.TOGETHER, slots=50)
     running = asyncio.ensure_future(executor.run())
     yield executor
     executor.stop()
