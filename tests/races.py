@@ -1,11 +1,11 @@
-"""Starts the same work in many threads at the same moment."""
+"""Starts the same work in many threads at the same moment, and tells when one waits for another."""
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from django.db import connections
+from django.db import connection, connections
 
 R = TypeVar("R")
 
@@ -25,3 +25,17 @@ def together(threads: int, work: Callable[[int], R]) -> list[R | Exception]:
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(one, range(threads)))
+
+
+def wait_for_a_waiting_session() -> None:
+    """Return once a session of this database waits for a lock."""
+    tick = threading.Event()
+    for _ in range(500):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            if cursor.fetchone()[0]:
+                return
+        tick.wait(0.01)
+    raise AssertionError("nobody waits")

@@ -12,7 +12,7 @@ from unfold.decorators import action, display
 
 from apps.access import audit
 from apps.access.audited_admin import Decisions
-from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, NameFilter, OwnerFilter
+from apps.access.keyset_admin import DayRangeFilter, NameFilter, OwnedModelAdmin, OwnerFilter
 from apps.completions.models import LedgerEntry, StoredBody
 from apps.core import json_codec
 from apps.providers.models import ModelRoute, Provider
@@ -43,7 +43,7 @@ class ProviderFilter(NameFilter):
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(KeysetModelAdmin):
+class LedgerEntryAdmin(OwnedModelAdmin):
     """What each upstream request used, cost and took."""
 
     list_display = (
@@ -74,23 +74,6 @@ class LedgerEntryAdmin(KeysetModelAdmin):
         ("Cost", {"fields": ("input_tokens", "cached_tokens", "output_tokens", "cost", "estimated")}),
     )  # fmt: skip
     readonly_fields = ("project_name", "key_name", "cost")
-
-    def get_queryset(self, request: HttpRequest) -> "QuerySet[LedgerEntry]":
-        """With names by a query of their own: a join would hide the rows of a project that was deleted."""
-        found: QuerySet[LedgerEntry] = super().get_queryset(request)
-        return found.prefetch_related("project", "api_key")
-
-    @display(description="project")
-    def project_name(self, entry: LedgerEntry) -> str:
-        """Its name, or its id if it is gone."""
-        project = entry._state.fields_cache.get("project")
-        return str(project or entry.project_id)
-
-    @display(description="API key")
-    def key_name(self, entry: LedgerEntry) -> str:
-        """Its name, or its id if it is gone."""
-        key = entry._state.fields_cache.get("api_key")
-        return key.name if key else str(entry.api_key_id)
 
     @display(description="request id")
     def short_request_id(self, entry: LedgerEntry) -> str:
@@ -126,7 +109,7 @@ class LedgerEntryAdmin(KeysetModelAdmin):
 
 
 @admin.register(StoredBody)
-class StoredBodyAdmin(Decisions, KeysetModelAdmin):
+class StoredBodyAdmin(Decisions, OwnedModelAdmin):
     """Texts of requests. Each look at one is a decision that the audit keeps."""
 
     list_display = ("created_at", "project_name", "request_id", "expires_at")
@@ -136,17 +119,11 @@ class StoredBodyAdmin(Decisions, KeysetModelAdmin):
     fields = ("request_id", "project_name", "created_at", "expires_at")
     readonly_fields = ("project_name",)
     actions_detail = ("reveal",)
+    shown_relations = ("project",)
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[StoredBody]":
         """Without the texts."""
-        found: QuerySet[StoredBody] = super().get_queryset(request)
-        return found.defer("request", "response").prefetch_related("project")
-
-    @display(description="project")
-    def project_name(self, body: StoredBody) -> str:
-        """Its name, or its id if it is gone."""
-        project = body._state.fields_cache.get("project")
-        return str(project or body.project_id)
+        return super().get_queryset(request).defer("request", "response")
 
     @action(description="Show the texts", url_path="reveal", permissions=["view"], icon="visibility")
     def reveal(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -1,7 +1,7 @@
 """Renders a stream as server-sent events: chunks, a comment in long silence, an error frame, `[DONE]`."""
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -15,32 +15,50 @@ PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-class Stream(Protocol):
-    """What `events` renders; see completions/chat.py."""
+P_co = TypeVar("P_co", covariant=True)
 
-    async def next(self, wait: float | None = None) -> Json | None: ...
+
+class Source(Protocol[P_co]):
+    """What is rendered piece by piece; see completions/chat.py and providers/bounded.py."""
+
+    async def next(self, wait: float | None = None) -> P_co | None: ...
 
     async def close(self) -> None: ...
 
 
-async def events(stream: Stream, *, heartbeat: float = HEARTBEAT) -> AsyncGenerator[bytes, None]:
-    """The bytes of the response. A failure after the first piece is a frame `data: {"error": ...}` and the end,
-    without `[DONE]`: a cut answer must never look finished."""
+async def frames(
+    source: Source[P_co], render: Callable[[P_co], bytes], *, end: bytes = b"", heartbeat: float = HEARTBEAT
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a response: its pieces rendered, a comment in long silence, then `end`.
+
+    A failure after the first piece is a frame `data: {"error": ...}` and the end, without `end`: a cut answer must
+    never look finished.
+    """
     try:
         while True:
             try:
-                chunk = await stream.next(heartbeat)
+                piece = await source.next(heartbeat)
             except TimeoutError:
                 yield PING
                 continue
-            if chunk is None:
+            if piece is None:
                 break
-            yield b"data: " + json_codec.dumps(chunk) + b"\n\n"
-        yield DONE
+            yield render(piece)
+        if end:
+            yield end
     except Exception as error:
         yield failure(error)
     finally:
-        await stream.close()
+        await source.close()
+
+
+def events(stream: Source[Json], *, heartbeat: float = HEARTBEAT) -> AsyncGenerator[bytes, None]:
+    """The bytes of a completion's response."""
+    return frames(stream, _data, end=DONE, heartbeat=heartbeat)
+
+
+def _data(chunk: Json) -> bytes:
+    return b"data: " + json_codec.dumps(chunk) + b"\n\n"
 
 
 def failure(error: Exception) -> bytes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 from django.db import connection, transaction
 
-from apps.core.database import LOST_CONNECTION, with_connection
+from apps.core.database import LOST_CONNECTION, storable, with_connection
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ def do(chore: Chore, clock: str = "") -> int | None:
 
 def note_failure(chore: Chore, error: Exception, clock: str = "") -> None:
     """Keep in the heartbeat that a chore has failed."""
-    words = f"{type(error).__name__}: {error}".replace("\0", "")[:MAX_ERROR]
+    words = storable(f"{type(error).__name__}: {error}")[:MAX_ERROR]
     for record in _record:
         record(chore.name, clock, words)
 

@@ -86,6 +86,11 @@ def _heard(work: "asyncio.Future[R]") -> None:
         work.exception()
 
 
+def storable(text: str) -> str:
+    """The text with escapes for what Postgres refuses: NUL and lone surrogates."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
 def copy_rows(table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """COPY rows into a table, in the caller's transaction: per row a tenth of what parameters of an INSERT cost."""
     if not rows:

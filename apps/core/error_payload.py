@@ -1,7 +1,7 @@
 """Renders any error as the one body and headers that every way in sends."""
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
@@ -13,18 +13,45 @@ from apps.core.database import LOST_CONNECTION
 from apps.core.redis import RedisAway
 
 
-def payload(error: errors.RedriveError, request_id: str) -> dict[str, Any]:
-    """`{"error": {message, type, param, code, request_id, details}}`."""
+class Shown(Protocol):
+    """What clients see of an error."""
+
+    @property
+    def message(self) -> str:
+        """For people."""
+
+    @property
+    def type(self) -> str:
+        """Its family, as OpenAI names them."""
+
+    @property
+    def param(self) -> str | None:
+        """The field that does not fit."""
+
+    @property
+    def code(self) -> str:
+        """For programs."""
+
+    @property
+    def details(self) -> dict[str, Any] | None:
+        """What else there is to know."""
+
+
+def inner(error: Shown, request_id: str) -> dict[str, Any]:
+    """`{message, type, param, code, request_id, details}`."""
     return {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-            "request_id": request_id,
-            "details": error.details,
-        }
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+        "request_id": request_id,
+        "details": error.details,
     }
+
+
+def payload(error: errors.RedriveError, request_id: str) -> dict[str, Any]:
+    """The body: the inner object under `error`."""
+    return {"error": inner(error, request_id)}
 
 
 def headers(error: errors.RedriveError) -> dict[str, str]:

@@ -6,17 +6,17 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
 from apps.access.audited_admin import DecisionForm, Decisions, posted
-from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, OwnerFilter
+from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter, related
 from apps.dead_letters import states, triage
 from apps.dead_letters.models import DeadLetter
-from apps.tasks.models import TaskAttempt
-from apps.tasks.queries import shown_id
+from apps.tasks import search
+from apps.tasks.admin.links import task_link
+from apps.tasks.models import Task, TaskAttempt
 
 STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
 
@@ -31,10 +31,10 @@ class DiscardForm(DecisionForm):
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(Decisions, KeysetModelAdmin):
+class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     """Tasks that failed for good and wait for a person."""
 
-    list_display = ("created_at", "shown_state", "kind", "code", "what", "project", "attempts")
+    list_display = ("created_at", "shown_state", "kind", "code", "what", "project_name", "attempts")
     list_filter = (
         ("state", ChoicesDropdownFilter),
         ("project", OwnerFilter),
@@ -43,13 +43,25 @@ class DeadLetterAdmin(Decisions, KeysetModelAdmin):
     search_fields = ("task_id__exact",)
     search_help_text = "A whole task id, without task_"
     fieldsets = (
-        (None, {"fields": ("shown_state", "what", "error", "task", "kind", "queue", "project", "api_key")}),
-        ("What was tried", {"fields": ("timeline",)}),
+        (None, {"fields": ("shown_state", "what", "error", "task", "kind", "queue", "project_name", "key_name")}),
         ("Decision", {"fields": ("created_at", "decided_at", "decided_by", "reason")}),
     )
-    readonly_fields = ("shown_state", "what", "error", "task", "timeline")
+    readonly_fields = ("shown_state", "what", "error", "task", "project_name", "key_name")
     actions_detail = ("redrive", "discard")
-    list_select_related = ("group",)
+    shown_relations = ("project", "api_key", "group")
+    change_form_outer_after_template = "admin/dead_letters/tried.html"
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        """With what was tried."""
+        letter = kwargs.get("obj")
+        if letter is not None:
+            task = Task.objects.filter(pk=letter.task_id).first()
+            context |= {
+                "timeline": search.timeline(task) if task else [],
+                "earlier_attempts": max(task.attempt - search.MOST_ATTEMPTS, 0) if task else 0,
+            }
+        response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        return response
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """What can be decided, for those who may."""
@@ -58,7 +70,7 @@ class DeadLetterAdmin(Decisions, KeysetModelAdmin):
 
     def has_triage_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """May redrive and discard."""
-        return request.user.has_perm("dead_letters.change_deadletter")
+        return request.user.has_perm(triage.MAY_TRIAGE)
 
     @action(description="Redrive", url_path="redrive", permissions=["triage"], icon="replay")
     def redrive(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -111,27 +123,16 @@ class DeadLetterAdmin(Decisions, KeysetModelAdmin):
     @display(description="what happened")
     def what(self, letter: DeadLetter) -> str:
         """The group's title and words."""
-        group = letter.group
-        return format_html("{}<br><span>{}</span>", str(group), group.message[:200])
+        group = related(letter, "group")
+        return format_html("{}<br><span>{}</span>", str(group), group.message[:200]) if group else letter.code
 
     @display(description="error")
     def error(self, letter: DeadLetter) -> str:
         """The last attempt's own words."""
-        last = TaskAttempt.objects.filter(task_id=letter.task_id).order_by("-number").first()
+        last = TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle).order_by("-number").first()
         return last.error_message if last else ""
 
     @display(description="task")
     def task(self, letter: DeadLetter) -> str:
         """With a link."""
-        url = reverse("admin:tasks_task_change", args=[letter.task_id])
-        return format_html('<a class="text-link" href="{}">{}</a>', url, shown_id(letter.task_id))
-
-    @display(description="attempts")
-    def timeline(self, letter: DeadLetter) -> str:
-        """A line for each."""
-        rows = TaskAttempt.objects.filter(task_id=letter.task_id).order_by("number")
-        lines = [
-            f"{row.number}. {row.started_at:%Y-%m-%d %H:%M:%S} {row.outcome} {row.error_code} {row.error_message[:200]}"
-            for row in rows
-        ]
-        return format_html("<pre>{}</pre>", "\n".join(lines))
+        return task_link(letter.task_id)

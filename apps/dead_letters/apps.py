@@ -1,4 +1,4 @@
-"""Receives the tasks that die, and tells of their letters in the tasks' status."""
+"""Receives the tasks that die, tells of their letters in the tasks' status, and names what of them is pruned."""
 
 from django.apps import AppConfig
 
@@ -8,7 +8,8 @@ class DeadLettersConfig(AppConfig):
     label = "dead_letters"
 
     def ready(self) -> None:
-        from apps.dead_letters import intake, queries
+        from apps.core import pruning
+        from apps.dead_letters import intake, queries, retention
         from apps.tasks import queries as task_queries
         from apps.tasks import verify
         from apps.tasks.signals import tasks_died
@@ -16,4 +17,6 @@ class DeadLettersConfig(AppConfig):
         verify.register(queries.ONE_LETTER_OF_EACH_DEATH)
         verify.register(queries.REDRIVES_ARE_AUDITED)
         tasks_died.connect(intake.receive, dispatch_uid="dead_letters.intake")
+        pruning.register("letters", "letters of tasks that are gone", retention.prune_letters)
+        pruning.register("tasks_discarded", "discarded tasks", retention.prune_discarded)
         task_queries.register_part("dead_letter", queries.of_tasks)

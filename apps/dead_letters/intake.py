@@ -33,7 +33,7 @@ def receive(deaths: list[Death], **_: Any) -> None:
 
 
 def _group(death: Death) -> tuple[Any, ...]:
-    message = _storable(fingerprint.normalise(str(death.error["message"])))
+    message = fingerprint.normalise(death.error["message"])
     return (death.fingerprint, death.kind, death.queue, death.upstream, death.error["code"], message)
 
 
@@ -46,7 +46,3 @@ def _letter(death: Death) -> tuple[Any, ...]:
 
 def _columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _storable(text: str) -> str:
-    return text.replace("\0", "").encode("utf-8", "replace").decode()

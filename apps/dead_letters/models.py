@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from apps.access.models import ApiKey, Project
 from apps.core.ids import new_uuid
 from apps.dead_letters import states
+from apps.tasks.models import shown_id
 
 
 class FailureGroup(models.Model):
@@ -65,7 +66,8 @@ class DeadLetter(models.Model):
             models.Index(fields=["-created_at", "-id"], name="letter_newest_first"),
             models.Index(fields=["group", "-created_at"], name="letter_of_a_group"),
             models.Index(fields=["created_at"], name="letter_open", condition=Q(state=states.OPEN)),
+            models.Index(fields=["decided_at"], name="letter_decided", condition=~Q(state=states.OPEN)),
         ]
 
     def __str__(self) -> str:
-        return f"letter of task_{self.task_id.hex}"
+        return f"letter of {shown_id(self.task_id)}"

@@ -9,11 +9,11 @@ REDRIVEN: Final = "redriven"
 """Final for this cycle: the task was put back to work. If it dies again, that is another letter."""
 
 DISCARDED: Final = "discarded"
-"""Decided not to run again; can be restored until retention deletes it."""
+"""Final: decided not to run again; its task stays dead until retention deletes both."""
 
 ALL: Final = (OPEN, REDRIVEN, DISCARDED)
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     OPEN: frozenset({REDRIVEN, DISCARDED}),
     REDRIVEN: frozenset(),
-    DISCARDED: frozenset({OPEN}),
+    DISCARDED: frozenset(),
 }

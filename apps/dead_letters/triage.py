@@ -1,4 +1,7 @@
-"""What people decide about dead letters. One conditional UPDATE each: of two operators one wins, and is told so."""
+"""What people decide about dead letters. One conditional UPDATE each: of two operators one wins, and is told so.
+
+actor: a Django user who must be permitted, or None for the command line.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -7,25 +10,35 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from apps.access import audit
+from apps.access.permissions import require
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import states
 from apps.dead_letters.errors import LetterIsDecided, LetterNotFound
 from apps.dead_letters.models import DeadLetter
 from apps.tasks.lifecycle.revive import revive
 
+MAY_TRIAGE = "dead_letters.change_deadletter"
+
 
 @transaction.atomic
 def redrive(letter_id: UUID, *, actor: Any = None, reason: str = "") -> DeadLetter:
-    """Put the letter's task back to work. Raises LetterNotFound, LetterIsDecided."""
+    """Put the letter's task back to work. Raises LetterNotFound, LetterIsDecided, PermissionDenied."""
+    require(actor, MAY_TRIAGE)
+    # The task before its letter: that is the order in which all lock. Who is too late undoes it with the exception.
+    revived = revive(list(DeadLetter.objects.filter(pk=letter_id).values_list("task_id", flat=True)))
     letter = _decide(letter_id, states.OPEN, states.REDRIVEN, actor=actor, reason=reason, action="redrive")
-    if not revive([letter.task_id]):
+    if not revived:
         raise LetterIsDecided("The task is not dead any more.")
     return letter
 
 
 @transaction.atomic
 def discard(letter_id: UUID, *, actor: Any = None, reason: str) -> DeadLetter:
-    """Decide that the task will not run again. Raises LetterNotFound, LetterIsDecided, InvalidRequest."""
+    """Decide that the task will not run again.
+
+    Raises LetterNotFound, LetterIsDecided, PermissionDenied, and InvalidRequest without a reason.
+    """
+    require(actor, MAY_TRIAGE)
     if not reason.strip():
         raise InvalidRequest("Say why it is discarded.", param="reason")
     return _decide(letter_id, states.OPEN, states.DISCARDED, actor=actor, reason=reason, action="discard")

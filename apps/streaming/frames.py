@@ -1,7 +1,5 @@
 """The messages of the server, as the text of their frames."""
 
-from typing import Any
-
 from apps.completions import usage
 from apps.completions.models import NUSD
 from apps.core import error_payload, errors, json_codec
@@ -47,7 +45,7 @@ def task_event(stream_id: str, number: str, event: Json) -> str:
 
 def error(found: errors.RedriveError, *, request_id: str, stream_id: str | None = None) -> str:
     """The one error object. What HTTP says in Retry-After is `retry_after` in its details (seconds)."""
-    inner: dict[str, Any] = error_payload.payload(found, request_id)["error"]
+    inner = error_payload.inner(found, request_id)
     if found.retry_after is not None:
         inner["details"] = {"retry_after": found.retry_after, **(inner["details"] or {})}
     return _text({"type": "error", "stream_id": stream_id, "error": inner})

@@ -1,4 +1,4 @@
-"""Rings the workers when work is due: a Celery message without payload, after the commit, and never in its way.
+"""Rings the workers when work is due: a Celery message that only names queues, after the commit and never in its way.
 
 A ring is a hint. The first is sent at once, those that follow within 20 ms as one; a thread of its own sends them,
 never twice, and none for a while after Redis has failed. A lost ring costs a second: the clock rings for what is due.

@@ -12,11 +12,12 @@ from types import TracebackType
 VERSION = 1
 MAX_TRACEBACK = 32 * 1024  # characters
 MESSAGE = 500
+READ = 2000  # characters of a message that are looked at: the rules take time, and an exception may hold a document
 FRAMES = 3
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"https?://[^\s\"'<>)\]]+"), "<url>"),
-    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "<mail>"),
+    (re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "<mail>"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<uuid>"),
     (re.compile(r"\b[a-z]{2,12}[-_](?=[\w-]*\d)[A-Za-z0-9_-]{8,}\b"), "<id>"),  # req_..., chatcmpl-..., org-...
     (re.compile(r"\b(?:0x)?(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b", re.I), "<hex>"),
@@ -32,6 +33,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 def normalise(message: str) -> str:
     """The message without what differs between two failures of one cause, at most 500 characters."""
+    message = message[:READ]
     for pattern, replacement in _RULES:
         message = pattern.sub(replacement, message)
     return message.strip()[:MESSAGE]

@@ -4,6 +4,8 @@ Append-only tables have no incoming foreign keys; texts are ASCII-escaped JSON a
 lone surrogates.
 """
 
+from uuid import UUID
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -11,6 +13,13 @@ from django.db.models.functions import Now
 from apps.access.models import ApiKey, Project
 from apps.core.ids import new_uuid
 from apps.tasks import states
+
+PREFIX = "task_"
+
+
+def shown_id(task_id: UUID) -> str:
+    """`task_...`, as clients know it."""
+    return f"{PREFIX}{task_id.hex}"
 
 
 class Task(models.Model):
@@ -109,7 +118,7 @@ class Task(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"task_{self.pk.hex}"
+        return shown_id(self.pk)
 
 
 class TaskPayload(models.Model):
@@ -122,7 +131,7 @@ class TaskPayload(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
-        return f"revision {self.revision} of task_{self.task_id.hex}"
+        return f"revision {self.revision} of {shown_id(self.task_id)}"
 
 
 class TaskResult(models.Model):
@@ -134,7 +143,7 @@ class TaskResult(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
-        return f"result of task_{self.task_id.hex}"
+        return f"result of {shown_id(self.task_id)}"
 
 
 class TaskAttempt(models.Model):
@@ -172,7 +181,7 @@ class TaskAttempt(models.Model):
     cost_nusd = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:
-        return f"attempt {self.number} of task_{self.task_id.hex}"
+        return f"attempt {self.number} of {shown_id(self.task_id)}"
 
 
 class QueueState(models.Model):

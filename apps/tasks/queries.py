@@ -14,10 +14,9 @@ from apps.core import ids
 from apps.core.errors import InvalidRequest
 from apps.tasks import kinds, states
 from apps.tasks.errors import TaskNotFound
-from apps.tasks.models import Task, TaskAttempt, TaskResult
+from apps.tasks.models import PREFIX, Task, TaskAttempt, TaskResult, shown_id
 from apps.tasks.schemas import unix
 
-PREFIX = "task_"
 SKEW = timedelta(minutes=5)  # that a process' clock, which ids are made by, may be off the database's
 Json = dict[str, Any]
 
@@ -39,11 +38,6 @@ def task_id(text: str, *, param: str | None = None) -> UUID:
     except ValueError:
         pass
     raise InvalidRequest("It is the id of a task: task_...", param=param) if param else TaskNotFound()
-
-
-def shown_id(found: UUID) -> str:
-    """`task_...`"""
-    return f"{PREFIX}{found.hex}"
 
 
 def accepted(found: UUID, kind: str, priority: str, created_at: datetime) -> Json:

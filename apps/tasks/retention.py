@@ -1,7 +1,8 @@
 """Deletes tasks that ended long enough ago, with their payloads, attempts and results; children go with their parent.
 
-Dead tasks are not touched here: each has a letter, and what becomes of it is for people to decide. A parent stays as
-long as one of its children is dead or unfinished.
+Dead tasks are not touched here: each has a letter, and what becomes of it is for people to decide. The app of the
+letters deletes those that were discarded, by `delete_families`. A parent stays as long as one of its children is dead
+or unfinished.
 """
 
 from uuid import UUID
@@ -30,13 +31,22 @@ def prune_tasks() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_OLD, [settings.REDRIVE.task_retention_days, ROWS_AT_ONCE])
         roots = [row[0] for row in cursor.fetchall()]
-        if not roots:
-            return 0
+    return len(delete_families(roots))
+
+
+def delete_families(roots: list[UUID]) -> list[UUID]:
+    """Delete a batch of tasks that the caller has locked, and their children; which are gone.
+
+    Of a large family a batch of children goes first; then the roots stay for the next time.
+    """
+    if not roots:
+        return []
+    with connection.cursor() as cursor:
         cursor.execute(_CHILDREN, [roots, ROWS_AT_ONCE])
         children = [row[0] for row in cursor.fetchall()]
-        gone = children if len(children) == ROWS_AT_ONCE else children + roots
-        _delete(gone)
-    return len(gone)
+    gone = children if len(children) == ROWS_AT_ONCE else children + roots
+    _delete(gone)
+    return gone
 
 
 @transaction.atomic

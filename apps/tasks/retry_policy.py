@@ -86,7 +86,11 @@ def backoff(policy: Policy, failures: int, jitter: Jitter = random.uniform) -> f
     """Seconds before the next try after `failures` earlier ones (full jitter, AWS Architecture Blog, 2015)."""
     if policy.delays:
         return policy.delays[min(failures, len(policy.delays) - 1)] * jitter(0.9, 1.1)
-    return jitter(0.0, min(policy.cap, policy.base * policy.factor ** min(failures, 60)))
+    try:
+        longest = policy.base * policy.factor ** min(failures, 60)
+    except OverflowError:  # of an operator's row
+        longest = policy.cap
+    return jitter(0.0, min(policy.cap, longest))
 
 
 def _charged(history: History, policy: Policy, jitter: Jitter, *, dies: bool) -> Decision:

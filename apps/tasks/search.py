@@ -14,8 +14,7 @@ from django.utils import timezone
 from apps.completions.models import NUSD
 from apps.core import ids
 from apps.tasks import states
-from apps.tasks.models import Task, TaskAttempt, WorkerPresence
-from apps.tasks.queries import shown_id
+from apps.tasks.models import Task, TaskAttempt, WorkerPresence, shown_id
 
 MOST_ATTEMPTS = 100
 MOST_CHILDREN = 50

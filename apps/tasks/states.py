@@ -53,7 +53,9 @@ LOW: Final = "low"
 WEBHOOKS: Final = "webhooks"
 QUARANTINE: Final = "quarantine"
 PRIORITIES: Final = (HIGH, DEFAULT, LOW)
-QUEUES: Final = (*PRIORITIES, WEBHOOKS, QUARANTINE)
+TOGETHER: Final = (*PRIORITIES, WEBHOOKS)
+"""Those that one worker serves side by side; quarantine is served alone."""
+QUEUES: Final = (*TOGETHER, QUARANTINE)
 WEIGHTS: Final = {HIGH: 6, DEFAULT: 3, LOW: 1}
 """How free slots are dealt between the queues that have due work."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
-from apps.tasks import kinds
+from apps.tasks import kinds, states
 
 SHOWN = 20
 RECOVERY = timedelta(seconds=15)  # after a worker's time is over: the clock's look and its batches, with room
@@ -37,10 +37,11 @@ _invariants: list[Invariant] = [
         UNION ALL SELECT id::text FROM tasks_task
         WHERE state IN ('pending', 'retrying', 'waiting') AND (
           deadline < now() - interval '2 minutes'
-          OR queue NOT IN ('high', 'default', 'low', 'webhooks', 'quarantine'))
+          OR queue <> ALL(%(queues)s))
         UNION ALL SELECT id::text FROM tasks_task t WHERE NOT EXISTS (
           SELECT 1 FROM tasks_taskpayload p WHERE p.task_id = t.id)
         """,
+        lambda: {"queues": list(states.QUEUES)},
     ),
     Invariant(
         "I2",

@@ -22,7 +22,6 @@ from apps.tasks.executor import Executor
 
 log = structlog.get_logger(__name__)
 
-QUEUES = [name for name in states.QUEUES if name != states.QUARANTINE]
 _running: list[Executor] = []
 
 
@@ -46,7 +45,7 @@ class ExecutorStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """See bootsteps."""
         garbage.settle()
-        self.executor = executor = Executor(QUEUES)
+        self.executor = executor = Executor(states.TOGETHER)
         self.thread = threading.Thread(target=self._run, args=[executor], name="redrive-executor", daemon=True)
         self.thread.start()
         _running.append(executor)

@@ -9,7 +9,8 @@ from apps.access import idempotency
 from apps.access.way_in import caller_of
 from apps.core import json_codec
 from apps.core.database import in_db
-from apps.tasks.queries import shown_id, task_id
+from apps.tasks.models import shown_id
+from apps.tasks.queries import task_id
 from apps.webhooks import queries
 from apps.webhooks.redeliver import redeliver_of_task
 from apps.webhooks.schemas import RedeliverBody, Redelivered, WebhookDeliveryList

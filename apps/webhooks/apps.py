@@ -8,7 +8,7 @@ class WebhooksConfig(AppConfig):
     label = "webhooks"
 
     def ready(self) -> None:
-        from apps.core import clock
+        from apps.core import pruning
         from apps.tasks import accept, kinds, verify
         from apps.tasks.signals import tasks_finished
         from apps.webhooks import announce, delivery, door, queries, retention
@@ -16,5 +16,5 @@ class WebhooksConfig(AppConfig):
         kinds.register(delivery.KIND)
         accept.register_callback_check(door.check)
         verify.register(queries.EVERY_END_IS_TOLD)
-        clock.register("webhook_retention", 600.0, retention.prune)
+        pruning.register("webhooks", "webhook events, tries and expired secrets", retention.prune)
         tasks_finished.connect(announce.receive, dispatch_uid="webhooks.announce")

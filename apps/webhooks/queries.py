@@ -9,9 +9,9 @@ from django.db import connection
 
 from apps.core import crypto
 from apps.core.errors import InvalidRequest
-from apps.tasks import queries as task_queries
 from apps.tasks.errors import TaskNotFound
 from apps.tasks.models import Task
+from apps.tasks.models import shown_id as shown_task_id
 from apps.tasks.schemas import unix
 from apps.tasks.verify import Invariant
 from apps.webhooks.models import WebhookAttempt
@@ -114,7 +114,7 @@ def _attempt(row: WebhookAttempt) -> Json:
     return {
         "id": f"{ATTEMPT}{row.pk.hex}",
         "object": "webhook_delivery",
-        "task_id": task_queries.shown_id(row.task_id),
+        "task_id": shown_task_id(row.task_id),
         "event_id": shown_id(row.event_id),
         "event_type": row.type,
         "attempt": row.number,

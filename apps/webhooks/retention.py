@@ -20,7 +20,7 @@ AND NOT EXISTS (SELECT 1 FROM tasks_task d WHERE d.id = o.delivery_id
 
 
 def prune() -> int:
-    """A chore of the clock; how many rows it deleted or emptied. What is still being delivered stays."""
+    """A batch; how many rows it deleted or emptied. What is still being delivered stays."""
     days = settings.REDRIVE.webhook_retention_days
     with connection.cursor() as cursor:
         cursor.execute(_PRUNE.format(table="webhooks_webhookattempt", unless=""), [days, BATCH])

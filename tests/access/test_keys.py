@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import IntegrityError, connections, transaction
 
 from apps.access import keys
 from apps.access.authentication import find
 from apps.access.models import ApiKey, AuditEntry, Limit, Project
 from tests.conftest import MakeKey
-from tests.races import together
+from tests.races import together, wait_for_a_waiting_session
 from tests.time import age
 
 HOUR = timedelta(hours=1)
@@ -127,16 +127,8 @@ def _rotate_behind(key: ApiKey) -> dict[str, Any]:
 
     found["thread"] = threading.Thread(target=rotate)
     found["thread"].start()
-    tick = threading.Event()
-    for _ in range(500):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            if cursor.fetchone()[0]:
-                return found
-        tick.wait(0.01)
-    raise AssertionError("the second rotation never waited")
+    wait_for_a_waiting_session()
+    return found
 
 
 @pytest.mark.django_db

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import tests.properties  # noqa: F401 (sets the profile)
 from apps.core.database import in_db
-from apps.tasks import kinds
+from apps.tasks import kinds, states
 from apps.tasks.attempt import Run
 from apps.tasks.enqueue import NewTask, insert
 from apps.tasks.executor import Executor
@@ -78,6 +78,13 @@ def take(task: Task, worker: UUID | None = None) -> Claimed:
     raise AssertionError("not claimed")
 
 
+def take_all(tasks: Iterable[Task]) -> list[Claimed]:
+    """Claim due tasks of one queue; the leases of these, in their order."""
+    wanted = list(tasks)
+    claimed = {one.id: one for one in claim(wanted[0].queue, uuid4(), 1000, limits=kinds.limits())}
+    return [claimed[task.pk] for task in wanted]
+
+
 def ending(claimed: Claimed, state: str = "succeeded", outcome: str = "succeeded", **fields: Any) -> Ending:
     """The end of an attempt."""
     decided = {name: fields.pop(name) for name in ("delay", "charged", "parked", "frozen") if name in fields}
@@ -97,7 +104,7 @@ def ending(claimed: Claimed, state: str = "succeeded", outcome: str = "succeeded
 @pytest.fixture
 async def worker(transactional_db: None) -> AsyncIterator[Executor]:
     """A worker of all queues but quarantine, in this process and loop."""
-    executor = Executor(["high", "default", "low", "webhooks"], slots=50)
+    executor = Executor(states.TOGETHER, slots=50)
     running = asyncio.ensure_future(executor.run())
     yield executor
     executor.stop()

@@ -1,12 +1,11 @@
 """A cancel that was answered is obeyed, whatever else happens to the task at that moment."""
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 
 from apps.tasks.lifecycle import leases, reap
 from apps.tasks.lifecycle.cancel import cancel
@@ -14,24 +13,11 @@ from apps.tasks.lifecycle.claim import Claimed
 from apps.tasks.lifecycle.ending import failure_of
 from apps.tasks.lifecycle.finish import finish
 from apps.tasks.models import Task, TaskAttempt
+from tests.races import wait_for_a_waiting_session
 from tests.tasks.conftest import MakeTask, News, ending, take
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FAILURE = failure_of(ValueError("x"), kind="k", upstream="")
-
-
-def wait_for_a_waiting_session() -> None:
-    """Return once a session of this database waits for a lock."""
-    tick = threading.Event()
-    for _ in range(500):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            if cursor.fetchone()[0]:
-                return
-        tick.wait(0.01)
-    raise AssertionError("nobody waits")
 
 
 def while_being_cancelled(task: Task, move: Callable[[], object]) -> None:

@@ -125,3 +125,17 @@ def test_children_made_while_their_parent_was_cancelled_are_cancelled(make_kind:
 def test_a_parent_that_waits_is_shown_as_running(make_kind: MakeKind, make_task: MakeTask) -> None:
     parent, _ = waiting_parent(make_kind, make_task, 2)
     assert queries.one(parent.project_id, parent.pk)["status"] == "running"
+
+
+@pytest.mark.django_db
+def test_what_a_parent_has_told_stays_while_its_children_are_counted(make_task: MakeTask) -> None:
+    parent = make_task()
+    Task.objects.filter(pk=parent.pk).update(
+        state=states.WAITING, children_total=3, progress='{"current":0,"total":3,"status":"splitting"}'
+    )
+    make_task(parent_id=parent.pk, item_index=0)
+    done = make_task(queue="low", parent_id=parent.pk, item_index=1)
+    finish([ending(take(done))])
+    wake.wake()
+    parent.refresh_from_db()
+    assert json.loads(parent.progress) == {"current": 1, "total": 3, "status": "splitting"}

@@ -118,7 +118,7 @@ def test_every_invariant_of_the_list_is_asked() -> None:
 ONE_OF_A_TASK: dict[str, tuple[str, Break]] = {
     "a payload that is gone": ("I1", lambda task: TaskPayload.objects.filter(task_id=task.pk).delete()),
     "an attempt that is missing": ("I3", lambda task: TaskAttempt.objects.filter(task_id=task.pk).delete()),
-    "a result of another attempt": ("I4", lambda task: TaskResult.objects.filter(pk=task.pk).update(token=1)),
+    "a result of another attempt": ("I4", lambda task: TaskResult.objects.filter(pk=task.pk).update(token=0)),
     "a result that is gone": ("I4", lambda task: TaskResult.objects.filter(pk=task.pk).delete()),
     "a failure that was not charged": (
         "I6",

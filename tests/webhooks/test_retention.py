@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from apps.core import clock
+from apps.core import clock, pruning
 from apps.tasks.models import Task
 from apps.webhooks import retention
 from apps.webhooks.models import WebhookAttempt, WebhookEvent
@@ -45,5 +45,6 @@ def test_what_is_old_goes_and_what_is_still_delivered_stays(make_project: MakePr
     assert retention.prune() == 0
 
 
-def test_the_clock_does_it() -> None:
-    assert "webhook_retention" in {chore.name for chore in clock.chores()}
+def test_the_clock_and_the_command_do_it() -> None:
+    assert retention.prune in {one.step for one in pruning.all_of_them()}
+    assert "prune" in {chore.name for chore in clock.chores()}

@@ -68,16 +68,3 @@ class Model(Reply):
 class ModelList(Reply):
     object: Literal["list"]
     data: list[Model]
-
-
-class ErrorDetail(Reply):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-    request_id: str
-    details: dict[str, Any] | None
-
-
-class ErrorReply(Reply):
-    error: ErrorDetail

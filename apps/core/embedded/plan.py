@@ -12,7 +12,7 @@ from apps.core.embedded.service import Run, UpError
 
 OWN_URLS = {"postgres": "REDRIVE_DATABASE_URL", "valkey": "REDRIVE_REDIS_URL"}
 """Embedded service to the variable that replaces it."""
-SCHEMES = {"postgres": ("postgresql", "postgres"), "valkey": ("redis", "rediss", "unix")}
+SCHEMES = {"postgres": ("postgresql", "postgres"), "valkey": ("redis", "rediss")}
 
 
 @dataclass(frozen=True)

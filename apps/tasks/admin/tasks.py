@@ -1,7 +1,6 @@
 """The admin of tasks: the list of them, and the page of one with all that was tried."""
 
 import json
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,22 +8,22 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.timesince import timesince
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
 from apps.access.audited_admin import Decisions
-from apps.access.keyset_admin import KeysetModelAdmin, OwnerFilter
+from apps.access.keyset_admin import OwnedModelAdmin, OwnerFilter
 from apps.core import json_codec
 from apps.tasks import liveness, operate, queries, search, states
 from apps.tasks.admin.filters import AcceptedFilter, KindFilter, QueueFilter
+from apps.tasks.admin.links import task_link
 from apps.tasks.masking import masked, masked_url
-from apps.tasks.models import Task, TaskPayload, TaskResult
+from apps.tasks.models import PREFIX, Task, TaskPayload, TaskResult, shown_id
 
 STATES = {
     "pending": "info", "running": "info", "retrying": "warning", "waiting": "info", "succeeded": "success",
@@ -32,14 +31,8 @@ STATES = {
 }  # fmt: skip
 
 
-def task_links(tasks: Sequence[Task]) -> str:
-    """The tasks' ids, each a link to its page."""
-    shown = ((reverse("admin:tasks_task_change", args=[task.pk]), queries.shown_id(task.pk)) for task in tasks)
-    return format_html_join(" ", '<a class="text-link" href="{}">{}</a>', shown)
-
-
 @admin.register(Task)
-class TaskAdmin(Decisions, KeysetModelAdmin):
+class TaskAdmin(Decisions, OwnedModelAdmin):
     """Work that was accepted, and what became of it."""
 
     keyset_field = "pk"
@@ -83,18 +76,13 @@ class TaskAdmin(Decisions, KeysetModelAdmin):
     )  # fmt: skip
     actions_detail = ("reveal", "cancel_task")
 
-    def get_queryset(self, request: HttpRequest) -> "QuerySet[Task]":
-        """With names by queries of their own: a join would hide the tasks of a project that was deleted."""
-        found: QuerySet[Task] = super().get_queryset(request)
-        return found.prefetch_related("project", "api_key")
-
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """By a task's id, with or without task_, or by a request's."""
         term = search_term.strip()
         if not term or "\0" in term:
             return (queryset if not term else queryset.none()), False
         try:
-            return queryset.filter(pk=UUID(term.removeprefix(queries.PREFIX))), False
+            return queryset.filter(pk=UUID(term.removeprefix(PREFIX))), False
         except ValueError:
             return search.of_a_request(queryset, term), False
 
@@ -187,22 +175,12 @@ class TaskAdmin(Decisions, KeysetModelAdmin):
     @display(description="task")
     def shown_id(self, task: Task) -> str:
         """As clients know it."""
-        return queries.shown_id(task.pk)
+        return shown_id(task.pk)
 
     @display(description="state", label=STATES)
     def shown_state(self, task: Task) -> str:
         """In words."""
         return task.state
-
-    @display(description="project")
-    def project_name(self, task: Task) -> str:
-        """Its name, or its id if it is gone."""
-        return str(task._state.fields_cache.get("project") or task.project_id)
-
-    @display(description="API key")
-    def key_name(self, task: Task) -> str:
-        """Its name, or its id if it is gone."""
-        return str(task._state.fields_cache.get("api_key") or task.api_key_id or "")
 
     @display(description="age")
     def age(self, task: Task) -> str:
@@ -251,7 +229,7 @@ class TaskAdmin(Decisions, KeysetModelAdmin):
     @display(description="parent")
     def parent(self, task: Task) -> str:
         """With a link."""
-        return task_links([Task(id=task.parent_id)]) if task.parent_id else ""
+        return task_link(task.parent_id) if task.parent_id else ""
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from unfold.decorators import display
 
 from apps.tasks import liveness, states
 from apps.tasks.admin.boards import BoardAdmin
-from apps.tasks.admin.tasks import task_links
+from apps.tasks.admin.links import task_link
 from apps.tasks.models import Task, WorkerPresence
 
 MOST_TASKS = 50
@@ -38,6 +38,7 @@ class WorkerAdmin(BoardAdmin):
     def current_tasks(self, worker: WorkerPresence) -> str:
         """The first of them, with links."""
         rows = Task.objects.filter(worker=worker.pk, state=states.RUNNING).order_by("attempt_started_at")
-        found = list(rows[: MOST_TASKS + 1])
+        found = list(rows.values_list("pk", flat=True)[: MOST_TASKS + 1])
+        links = format_html_join(" ", "{}", ((task_link(task_id),) for task_id in found[:MOST_TASKS]))
         more = "and more" if len(found) > MOST_TASKS else ""
-        return format_html("{} {}", task_links(found[:MOST_TASKS]), more) if found else "none"
+        return format_html("{} {}", links, more) if found else "none"

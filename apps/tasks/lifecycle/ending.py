@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from apps.completions.ledger import Entry
-from apps.core import errors
+from apps.core import error_payload, errors
+from apps.core.database import storable
 from apps.tasks import fingerprint
 from apps.tasks.retry_policy import Decision
 
@@ -16,7 +17,10 @@ MAX_MESSAGE = 2000  # characters
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as it is kept: the client's view of it, and what operators group and read."""
+    """An error as it is kept: the client's view of it, and what operators group and read.
+
+    message, traceback: as Postgres can hold them.
+    """
 
     code: str
     status: int | None
@@ -29,14 +33,7 @@ class Failure:
 
     def inner(self, request_id: str) -> dict[str, Any]:
         """The inner error object of the one error body."""
-        return {
-            "message": self.message,
-            "type": self.type,
-            "param": self.param,
-            "code": self.code,
-            "request_id": request_id,
-            "details": self.details,
-        }
+        return error_payload.inner(self, request_id)
 
 
 @dataclass(slots=True)
@@ -62,7 +59,7 @@ class Ending:
 def failure_of(error: BaseException, *, kind: str, upstream: str) -> Failure:
     """The failure that an exception stands for; one that is no RedriveError is a bug, with its traceback."""
     known = error if isinstance(error, errors.RedriveError) else errors.InternalError()
-    message = known.message if error is known else _words(error)
+    message = storable(known.message if error is known else _words(error))
     frames = fingerprint.own_frames(error.__traceback__) if error is not known else ()
     code = known.code
     status = known.upstream_status or known.status
@@ -70,14 +67,14 @@ def failure_of(error: BaseException, *, kind: str, upstream: str) -> Failure:
         code=code,
         status=status,
         # Clients see a bug's class and nothing more; its words may hold anything.
-        message=(known.message if error is known else type(error).__name__)[:MAX_MESSAGE],
+        message=(message if error is known else type(error).__name__)[:MAX_MESSAGE],
         type=known.type,
         param=known.param,
         details=known.details,
         fingerprint=fingerprint.compute(
             kind=kind, upstream=upstream, code=code, status=status, message=message, frames=frames
         ),
-        traceback=fingerprint.traceback_text(error),
+        traceback=storable(fingerprint.traceback_text(error)),
     )
 
 

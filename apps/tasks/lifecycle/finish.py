@@ -157,16 +157,11 @@ def _attempt_row(ending: Ending, moved: _Moved) -> tuple[Any, ...]:
         ending.task_id, ending.number, ending.cycle, ending.token, ending.worker, ending.started_at,
         moved.at, outcome,
         decision.charged, failure.code if failure else "", failure.status if failure else None,
-        _storable(failure.message) if failure else "", failure.fingerprint if failure else "",
-        _storable(failure.traceback) if failure else "", ending.upstream[:200],
+        failure.message if failure else "", failure.fingerprint if failure else "",
+        failure.traceback if failure else "", ending.upstream[:200],
         sum(entry.input_tokens for entry in ending.entries), sum(entry.output_tokens for entry in ending.entries),
         sum(entry.cost_nusd for entry in ending.entries),
     )  # fmt: skip
-
-
-def _storable(text: str) -> str:
-    """The text without what Postgres refuses: NUL and lone surrogates."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _deaths(won: Sequence[Ending], moved: dict[UUID, _Moved]) -> list[Death]:

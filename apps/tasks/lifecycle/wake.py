@@ -1,5 +1,6 @@
 """Moves waiting -> pending for parents that have something to do, and ends children of cancelled parents."""
 
+import json
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,7 +16,7 @@ ROOM = 500
 """Unfinished children at which a parent is woken to make more."""
 
 _COUNT = """
-SELECT p.id, p.queue, p.children_total,
+SELECT p.id, p.queue, p.children_total, p.progress,
   (SELECT coalesce(max(item_index) + 1, 0) FROM tasks_task c WHERE c.parent_id = p.id) AS made,
   (SELECT count(*) FROM tasks_task c WHERE c.parent_id = p.id AND c.finished_at IS NULL) AS unfinished
 FROM tasks_task p WHERE p.state = 'waiting' ORDER BY p.id FOR UPDATE SKIP LOCKED
@@ -44,15 +45,17 @@ RETURNING t.id, t.project_id, t.kind, t.state, t.callback_url, t.parent_id
 class _Parent(NamedTuple):
     id: UUID
     queue: str
-    total: int
+    total: int | None
+    told: str
     made: int
     unfinished: int
 
     def is_due(self) -> bool:
-        return not self.unfinished or (self.made < self.total and self.unfinished <= ROOM)
+        return not self.unfinished or (self.made < (self.total or 0) and self.unfinished <= ROOM)
 
     def progress(self) -> str:
-        return json_codec.ascii_dumps({"current": self.made - self.unfinished, "total": self.total, "status": ""})
+        status = json.loads(self.told).get("status", "") if self.told else ""  # what the handler told stays
+        return json_codec.ascii_dumps({"current": self.made - self.unfinished, "total": self.total, "status": status})
 
 
 @transaction.atomic

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from apps.tasks import kinds, operate, queries, search, states
 from apps.tasks.errors import TaskNotFound
 from apps.tasks.masking import masked_url
-from apps.tasks.models import Task
+from apps.tasks.models import Task, shown_id
 from apps.tasks.operator_api.decisions import DecisionBody, May, valid
 
 
@@ -70,11 +70,11 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
 
     def get_id(self, task: Task) -> str:
         """As clients know it."""
-        return queries.shown_id(task.pk)
+        return shown_id(task.pk)
 
     def get_parent_task(self, task: Task) -> str | None:
         """As clients know it."""
-        return queries.shown_id(task.parent_id) if task.parent_id else None
+        return shown_id(task.parent_id) if task.parent_id else None
 
     def get_callback_url(self, task: Task) -> str:
         """Without what may be secret in it."""

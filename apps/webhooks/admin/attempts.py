@@ -1,19 +1,17 @@
 """The admin of tries to deliver: what was answered."""
 
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, OwnerFilter
-from apps.webhooks.admin.words import project_name_of, task_link
+from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter
+from apps.tasks.admin.links import task_link
 from apps.webhooks.models import WebhookAttempt
 
 
 @admin.register(WebhookAttempt)
-class WebhookAttemptAdmin(KeysetModelAdmin):
+class WebhookAttemptAdmin(OwnedModelAdmin):
     """Each try to deliver an event, and what was answered."""
 
     list_display = (
@@ -35,22 +33,13 @@ class WebhookAttemptAdmin(KeysetModelAdmin):
         "project_name", "task", "answer",
     )  # fmt: skip
     readonly_fields = ("event", "project_name", "task", "answer")
-
-    def get_queryset(self, request: HttpRequest) -> "QuerySet[WebhookAttempt]":
-        """With the project by a query of its own."""
-        found: QuerySet[WebhookAttempt] = super().get_queryset(request)
-        return found.prefetch_related("project")
+    shown_relations = ("project",)
 
     @display(description="event")
     def event(self, row: WebhookAttempt) -> str:
         """With a link to it, where it can be sent again."""
         url = reverse("admin:webhooks_webhookevent_change", args=[row.event_id])
         return format_html('<a class="text-link" href="{}">evt_{}</a>', url, row.event_id.hex)
-
-    @display(description="project")
-    def project_name(self, row: WebhookAttempt) -> str:
-        """Its name, or its id if it is gone."""
-        return project_name_of(row)
 
     @display(description="task")
     def task(self, row: WebhookAttempt) -> str:

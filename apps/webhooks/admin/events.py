@@ -14,10 +14,10 @@ from unfold.decorators import action, display
 
 from apps.access import audit
 from apps.access.audited_admin import Decisions
-from apps.access.keyset_admin import DayRangeFilter, KeysetModelAdmin, OwnerFilter
+from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter
 from apps.core.errors import RedriveError
+from apps.tasks.admin.links import task_link
 from apps.tasks.models import Task
-from apps.webhooks.admin.words import project_name_of, task_link
 from apps.webhooks.models import WebhookAttempt, WebhookEvent
 from apps.webhooks.redeliver import redeliver
 
@@ -45,7 +45,7 @@ class DeliveredFilter(DropdownFilter):
 
 
 @admin.register(WebhookEvent)
-class WebhookEventAdmin(Decisions, KeysetModelAdmin):
+class WebhookEventAdmin(Decisions, OwnedModelAdmin):
     """Ends of tasks that a callback URL is told of."""
 
     list_display = ("created_at", "shown_id", "type", "shown_state", "project_name", "url")
@@ -64,12 +64,13 @@ class WebhookEventAdmin(Decisions, KeysetModelAdmin):
     )
     readonly_fields = ("shown_id", "shown_state", "project_name", "task", "delivery", "timeline")
     actions_detail = ("redeliver",)
+    shown_relations = ("project",)
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[WebhookEvent]":
         """With the project, and the state of the task that delivers it."""
         found: QuerySet[WebhookEvent] = super().get_queryset(request)
         state = Subquery(Task.objects.filter(pk=OuterRef("delivery_id")).values("state")[:1])
-        return found.defer("body").annotate(delivery_state=state).prefetch_related("project")
+        return found.defer("body").annotate(delivery_state=state)
 
     def has_redeliver_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """May send again."""
@@ -118,11 +119,6 @@ class WebhookEventAdmin(Decisions, KeysetModelAdmin):
         if event.delivered_at is not None:
             return "delivered"
         return "held" if event.held else str(event.delivery_state or "gone")
-
-    @display(description="project")
-    def project_name(self, event: WebhookEvent) -> str:
-        """Its name, or its id if it is gone."""
-        return project_name_of(event)
 
     @display(description="task")
     def task(self, event: WebhookEvent) -> str:

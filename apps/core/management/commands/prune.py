@@ -9,9 +9,10 @@ from apps.core import pruning
 
 class Command(BaseCommand):
     help = (
-        "Delete stored texts whose retention is over (Project: body retention days), tasks that ended "
-        "REDRIVE_TASK_RETENTION_DAYS ago, Idempotency-Keys older than a day and workers that are long gone. A running "
-        "clock does the same all the time. Dead tasks and the ledger are kept."
+        "Delete stored texts whose retention is over (Project: body retention days), tasks that ended or were "
+        "discarded REDRIVE_TASK_RETENTION_DAYS ago, webhook events and tries of REDRIVE_WEBHOOK_RETENTION_DAYS ago, "
+        "Idempotency-Keys older than a day and workers that are long gone. A running clock does the same all the "
+        "time. Dead tasks that nobody has decided on and the ledger are kept."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

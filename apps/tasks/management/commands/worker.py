@@ -27,7 +27,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Work until SIGTERM or SIGINT."""
-        queues = options["queue"] or [name for name in states.QUEUES if name != states.QUARANTINE]
+        queues = options["queue"] or states.TOGETHER
         garbage.settle()
         uvloop.run(_work(Executor(list(dict.fromkeys(queues)), slots=options["slots"])))
 
