@@ -1,19 +1,21 @@
 """Fixtures of the journeys: a caller of the real gateway over plain HTTP, and readers of what it wrote down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
+from django.conf import settings
 from redis import Redis
 
 from apps.completions.models import LedgerEntry
-from tests.conftest import MakeKey, MakeRoute
+from tests.conftest import MakeKey, MakeRoute, database_url
 from tests.gateway import Gateway
 from tests.journeys import wire
 from tests.journeys.browser import browsing, in_browser  # noqa: F401 (fixtures)
 from tests.journeys.wire import Reply, eventually
+from tests.worker import Child
 
 Rows = Callable[..., list[LedgerEntry]]
 HELLO = [{"role": "user", "content": "hello there"}]
@@ -86,3 +88,12 @@ def ledger(transactional_db: None) -> Rows:
 def store(settings: Any) -> Redis:
     """This worker's database of the Redis that the gateway uses."""
     return Redis.from_url(settings.REDRIVE.redis_url)
+
+
+@pytest.fixture
+def worker(transactional_db: None) -> Iterator[Child]:
+    """A worker without Celery, for the test: one that outlived it would be in the way of the flush."""
+    environment = {"REDRIVE_DATABASE_URL": database_url(), "REDRIVE_REDIS_URL": settings.REDRIVE.redis_url}
+    child = Child(environment, "worker")
+    yield child
+    child.stop()

@@ -6,9 +6,8 @@ from http.client import HTTPResponse
 from typing import Any
 
 import pytest
-from django.conf import settings
 
-from tests.conftest import MakeKey, MakeRoute, database_url
+from tests.conftest import MakeKey, MakeRoute
 from tests.gateway import Gateway
 from tests.journeys import wire
 from tests.journeys.conftest import HELLO, Client
@@ -19,15 +18,6 @@ from tests.worker import Child
 pytestmark = pytest.mark.django_db(transaction=True)
 CHAT = "/v1/tasks/chat/completions"
 Frame = dict[str, str]
-
-
-@pytest.fixture
-def worker(transactional_db: None) -> Iterator[Child]:
-    """A worker without Celery."""
-    environment = {"REDRIVE_DATABASE_URL": database_url(), "REDRIVE_REDIS_URL": settings.REDRIVE.redis_url}
-    child = Child(environment, "worker")
-    yield child
-    child.stop()
 
 
 def accepted(client: Client, **payload: Any) -> dict[str, Any]:

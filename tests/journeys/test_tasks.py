@@ -2,19 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.conf import settings
 
 from apps.completions.models import LedgerEntry
 from apps.dead_letters import triage
 from apps.dead_letters.errors import LetterIsDecided
 from apps.dead_letters.models import DeadLetter
 from apps.tasks.models import Task
-from tests.conftest import MakeKey, MakeRoute, database_url
+from tests.conftest import MakeKey, MakeRoute
 from tests.gateway import Gateway
 from tests.journeys.conftest import HELLO, Client
 from tests.journeys.wire import Reply, assert_error
@@ -23,15 +22,6 @@ from tests.worker import Child
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHAT, EMBEDDINGS = "/v1/tasks/chat/completions", "/v1/tasks/embeddings"
-
-
-@pytest.fixture
-def worker(transactional_db: None) -> Iterator[Child]:
-    """A worker without Celery, for the test: one that outlived it would be in the way of the flush."""
-    environment = {"REDRIVE_DATABASE_URL": database_url(), "REDRIVE_REDIS_URL": settings.REDRIVE.redis_url}
-    child = Child(environment, "worker")
-    yield child
-    child.stop()
 
 
 def post(client: Client, path: str, headers: dict[str, str] | None = None, **payload: Any) -> Reply:

@@ -1,30 +1,20 @@
 """Tasks watched and called off over a websocket: the same events as over HTTP, from any point, of one's own project."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
 
-from tests.conftest import MakeKey, MakeRoute, database_url
+from tests.conftest import MakeKey, MakeRoute
 from tests.gateway import Gateway
-from tests.journeys.conftest import HELLO, Client
+from tests.journeys.conftest import HELLO, Client, worker
 from tests.journeys.wire import frames
 from tests.streaming.conftest import Dial, Json, Socket
 from tests.upstream import Upstream, hang, stream
 from tests.worker import Child
 
+__all__ = ["worker"]
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def worker(transactional_db: None) -> Iterator[Child]:
-    """A worker without Celery, for the test."""
-    environment = {"REDRIVE_DATABASE_URL": database_url(), "REDRIVE_REDIS_URL": settings.REDRIVE.redis_url}
-    child = Child(environment, "worker")
-    yield child
-    child.stop()
 
 
 @pytest.fixture

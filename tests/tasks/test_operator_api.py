@@ -11,9 +11,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.access.models import AuditEntry
-from apps.tasks import queries, queues, states
+from apps.tasks import queues, states
 from apps.tasks.lifecycle.finish import finish
-from apps.tasks.models import QueueState, Task, TaskAttempt, WorkerPresence
+from apps.tasks.models import QueueState, Task, TaskAttempt, WorkerPresence, shown_id
 from tests.tasks.conftest import AsPerson, MakeTask, ending, take
 from tests.time import age
 
@@ -25,7 +25,7 @@ WORDS = "the secret words of a client"
 
 
 def at(task: Task, action: str = "") -> str:
-    return f"{TASKS}{queries.shown_id(task.pk)}/{action + '/' if action else ''}"
+    return f"{TASKS}{shown_id(task.pk)}/{action + '/' if action else ''}"
 
 
 def post(client: Client, url: str, **body: Any) -> Any:
@@ -33,7 +33,7 @@ def post(client: Client, url: str, **body: Any) -> Any:
 
 
 def test_tasks_are_paged_newest_first_without_a_count(admin_client: Client, make_task: MakeTask) -> None:
-    made = [queries.shown_id(make_task().pk) for _ in range(7)]
+    made = [shown_id(make_task().pk) for _ in range(7)]
     found: list[str] = []
     url = f"{TASKS}?limit=3"
     with CaptureQueriesContext(connection) as seen:
@@ -59,7 +59,7 @@ def test_tasks_are_filtered(admin_client: Client, make_task: MakeTask) -> None:
         ({"until": yesterday}, []),  # found by ids, which cannot be aged
     ):
         found = [row["id"] for row in admin_client.get(TASKS, query).json()["results"]]
-        assert found == [queries.shown_id(one.pk) for one in expected], query
+        assert found == [shown_id(one.pk) for one in expected], query
 
 
 def test_one_task_comes_with_its_attempts_and_without_its_texts(admin_client: Client, make_task: MakeTask) -> None:

@@ -9,9 +9,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from apps.access.models import AuditEntry, Project
-from apps.tasks import queries, queues
+from apps.tasks import queues
 from apps.tasks.lifecycle.finish import finish
-from apps.tasks.models import Task
+from apps.tasks.models import Task, shown_id
 from tests.tasks.conftest import MakeTask, ending, take
 
 pytestmark = pytest.mark.django_db
@@ -29,7 +29,7 @@ def rows(*args: str) -> list[dict[str, Any]]:
 
 
 def shown(task: Task) -> str:
-    return queries.shown_id(task.pk)
+    return shown_id(task.pk)
 
 
 def test_a_list_has_a_line_for_each_newest_first(make_task: MakeTask) -> None:
