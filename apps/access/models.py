@@ -20,12 +20,14 @@ class Project(models.Model):
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     name = models.CharField(max_length=64, unique=True, validators=[name_validator])
     store_bodies = models.BooleanField(
-        default=False, help_text="Keep the texts of requests and answers. Off: only counts, costs and times are kept."
+        default=False,
+        help_text="Keep the texts of live requests and answers. Off: only counts, costs and times are kept. Tasks keep "
+        "theirs until REDRIVE_TASK_RETENTION_DAYS after their end.",
     )
     body_retention_days = models.PositiveSmallIntegerField(
         default=30,
         validators=[MinValueValidator(1), MaxValueValidator(3650)],
-        help_text="Days until stored texts are deleted by `manage.py prune`.",
+        help_text="Days until stored texts are deleted.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -1,6 +1,7 @@
 """The admin of dead letters: what failed for good, why, and what to do about it."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -16,7 +17,7 @@ from apps.dead_letters import states, triage
 from apps.dead_letters.models import DeadLetter
 from apps.tasks import search
 from apps.tasks.admin.links import task_link
-from apps.tasks.models import Task, TaskAttempt
+from apps.tasks.models import PREFIX, Task, TaskAttempt
 
 STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
 
@@ -41,7 +42,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
         ("created_at", DayRangeFilter),
     )
     search_fields = ("task_id__exact",)
-    search_help_text = "A whole task id, without task_"
+    search_help_text = "A whole task id"
     fieldsets = (
         (None, {"fields": ("shown_state", "what", "error", "task", "kind", "queue", "project_name", "key_name")}),
         ("Decision", {"fields": ("created_at", "decided_at", "decided_by", "reason")}),
@@ -50,6 +51,14 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     actions_detail = ("redrive", "discard")
     shown_relations = ("project", "api_key", "group")
     change_form_outer_after_template = "admin/dead_letters/tried.html"
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        """By the id of its task, with or without task_."""
+        term = search_term.strip()
+        try:
+            return (queryset.filter(task_id=UUID(term.removeprefix(PREFIX))) if term else queryset), False
+        except ValueError:
+            return queryset.none(), False
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
         """With what was tried."""

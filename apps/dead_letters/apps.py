@@ -6,6 +6,7 @@ from django.apps import AppConfig
 class DeadLettersConfig(AppConfig):
     name = "apps.dead_letters"
     label = "dead_letters"
+    verbose_name = "Dead letters"
 
     def ready(self) -> None:
         from apps.core import pruning

@@ -51,6 +51,16 @@ def test_the_list_costs_as_much_for_fifty_letters_of_as_many_projects_as_for_one
     assert key.project.name in response.content.decode()
 
 
+def test_a_letter_is_found_by_the_id_of_its_task_as_it_is_shown_anywhere(
+    admin_client: Client, make_letter: MakeLetter
+) -> None:
+    letter, _ = make_letter(), make_letter()
+    shown = str(letter.task_id)
+    for term in (f"task_{letter.task_id.hex}", letter.task_id.hex, shown, f" {shown} "):
+        assert ids_on(admin_client.get(LIST, {"q": term})) == [letter.pk]
+    assert ids_on(admin_client.get(LIST, {"q": "nonsense"})) == []
+
+
 def test_letters_are_listed_newest_first_and_narrowed(
     admin_client: Client, make_letter: MakeLetter, make_key: MakeKey
 ) -> None:
