@@ -88,7 +88,7 @@ def test_a_chore_that_fails_leaves_its_error_in_the_heartbeat_until_it_succeeds(
     with pytest.raises(ValueError, match="no such luck"):
         clock.do(chore, "h:1")
     clock.note_failure(chore, ValueError("no such luck\0"), "h:1")
-    assert ClockBeat.objects.get(pk="ring").error == "ValueError: no such luck"
+    assert ClockBeat.objects.get(pk="ring").error == "ValueError: no such luck\\0"
     healed = True
     ticking._repeat(chore)
     assert ClockBeat.objects.get(pk="ring").error == ""
