@@ -152,7 +152,7 @@ def _steps(project_id: UUID, task_id: UUID, after: Place) -> tuple[Glimpse, list
         if not (rows and rows[-1].finished_at == task.finished_at):
             ended = _state(task.state, task.attempt, task.finished_at, json.loads(task.error) if task.error else None)
             steps.append(_Step((task.attempt, ENDED + 1), ended))
-        steps[-1].data["task"] = queries.render([task])[0]
+        steps[-1].data["task"] = queries.render([task], largest=queries.LARGEST_TOLD)[0]
     return Glimpse(task.state, task.attempt, task.cycle), [step for step in steps if step.place > after]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Func, IntegerField, Q
 
 from apps.completions.models import NUSD
 from apps.core import ids
@@ -18,6 +18,9 @@ from apps.tasks.models import PREFIX, Task, TaskAttempt, TaskResult, shown_id
 from apps.tasks.schemas import unix
 
 SKEW = timedelta(minutes=5)  # that a process' clock, which ids are made by, may be off the database's
+LARGEST_LISTED = 64 * 1024  # bytes of a result in a list
+LARGEST_TOLD = 256 * 1024  # bytes of a result in an event or a webhook
+OMITTED: "dict[str, Any]" = {"result": None, "result_omitted": True}
 Json = dict[str, Any]
 
 # Parts of the status body that apps above add: (the tasks) -> per task what to add.
@@ -62,14 +65,20 @@ def one(project_id: UUID, found: UUID) -> Json:
     return render([task])[0]
 
 
-def render(tasks: Sequence[Task]) -> list[Json]:
-    """The status bodies of tasks."""
-    results = dict(
-        TaskResult.objects.filter(pk__in=[task.pk for task in tasks if task.finished_at]).values_list("pk", "body")
-    )
+def render(tasks: Sequence[Task], *, largest: int | None = None) -> list[Json]:
+    """The status bodies of tasks. A result of more than `largest` bytes is left out, and `result_omitted` says so."""
+    rows = TaskResult.objects.filter(pk__in=[task.pk for task in tasks if task.finished_at])
+    omitted: set[UUID] = set()
+    if largest is not None:
+        size = Func("body", function="octet_length", output_field=IntegerField())  # known without reading the text
+        omitted = set(rows.annotate(size=size).filter(size__gt=largest).values_list("pk", flat=True))
+    results = dict(rows.exclude(pk__in=omitted).values_list("pk", "body"))
     added = parts(tasks)
     return [
-        _status(task, results.get(task.pk), {name: found.get(task.pk) for name, found in added.items()})
+        {
+            **_status(task, results.get(task.pk), {name: found.get(task.pk) for name, found in added.items()}),
+            **(OMITTED if task.pk in omitted else {}),
+        }
         for task in tasks
     ]
 
@@ -129,7 +138,7 @@ def page(project_id: UUID, filters: Filters, *, after: UUID | None, limit: int) 
         pair = f"{json.dumps(key)}:{json.dumps(value)}"
         rows = rows.filter(Q(metadata__contains=f"{{{pair}") | Q(metadata__contains=f",{pair}"))
     found = list(rows[: limit + 1])
-    shown = render(found[:limit])
+    shown = render(found[:limit], largest=LARGEST_LISTED)
     return {
         "object": "list",
         "data": shown,

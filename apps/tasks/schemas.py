@@ -92,6 +92,7 @@ class TaskStatus(AcceptedTask):
     cancel_requested: bool
     metadata: dict[str, str]
     result: dict[str, Any] | None
+    result_omitted: bool | None = Field(None, description="True in lists and events that leave out a large result.")
     error: dict[str, Any] | None
     progress: Progress | None
     attempts: int

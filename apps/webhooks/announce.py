@@ -77,7 +77,7 @@ def _announce(task_ids: Collection[UUID]) -> None:
 
 def _statuses(tasks: Sequence[Task]) -> list[Json]:
     try:
-        return queries.render(tasks)
+        return queries.render(tasks, largest=queries.LARGEST_TOLD)
     except Error:
         raise  # Postgres': the transaction is lost in any case
     except Exception as error:
@@ -94,11 +94,8 @@ def _bare(task: Task) -> Json:
         "status": states.shown(task.state),
         "started_at": unix(task.started_at),
         "finished_at": unix(task.finished_at),
-        **_WITHOUT_RESULT,
+        **queries.OMITTED,
     }
-
-
-_WITHOUT_RESULT = {"result": None, "result_omitted": True}
 
 
 def _body(event_id: UUID, task: Task, status: Json) -> str:
@@ -116,4 +113,4 @@ def _body(event_id: UUID, task: Task, status: Json) -> str:
         return json_codec.ascii_dumps({**event, "data": _bare(task)})
     if len(body) <= LARGEST:
         return body
-    return json_codec.ascii_dumps({**event, "data": {**status, **_WITHOUT_RESULT}})
+    return json_codec.ascii_dumps({**event, "data": {**status, **queries.OMITTED}})
