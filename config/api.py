@@ -79,8 +79,10 @@ def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     first = error.errors[0]
     if first["loc"] == ("body", "payload"):
         return lean_asgi.render(errors.InvalidRequest("The body must be a JSON object."))
-    location = first["loc"][2:] if first["loc"][:1] == ("body",) else first["loc"][1:]  # without Ninja's frame
-    return lean_asgi.render(field_paths.invalid(first, location, getattr(request, "parsed_json", None)))
+    is_in_body = first["loc"][:1] == ("body",)
+    location = first["loc"][2:] if is_in_body else first["loc"][1:]  # without Ninja's frame
+    value = getattr(request, "parsed_json", None) if is_in_body else request.GET
+    return lean_asgi.render(field_paths.invalid(first, location, value))
 
 
 @api.exception_handler(HttpError)

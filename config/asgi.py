@@ -6,6 +6,7 @@ and, at the end, write what still waits for the ledger.
 
 import asyncio
 import os
+import re
 from typing import cast
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -32,6 +33,8 @@ from config import (
 log = structlog.get_logger("redrive.access")
 
 LEAN = ("/v1/", "/livez", "/readyz", "/metrics")
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"?')  # one that does not end goes to the end: looked at once
+_ASYNC = re.compile(rb"(?:^|,)[ \t]*respond-async[ \t]*(?:[=;,]|$)", re.IGNORECASE)
 OPERATIONS = {"/v1/chat/completions": "chat/completions", "/v1/embeddings": "embeddings"}
 
 
@@ -60,7 +63,7 @@ def note_reply(scope: Scope, context: RequestContext) -> None:
 
 def _prefers_async(scope: Scope) -> bool:
     """RFC 7240, section 4.1: the client would rather not wait."""
-    return any(name == b"prefer" and b"respond-async" in value.lower() for name, value in scope["headers"])
+    return any(name == b"prefer" and _ASYNC.search(_QUOTED.sub(b"", value)) for name, value in scope["headers"])
 
 
 class Application:

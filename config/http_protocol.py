@@ -1,6 +1,7 @@
 """The HTTP protocol of uvicorn with bounds on what comes before a body, and with the one error body for broken HTTP.
 
-httptools has no bound: an endless header would grow in memory and stop the loop, because each read copies it.
+httptools has no bound: an endless header would grow in memory and stop the loop, because each read copies it. And
+uvicorn holds a reply for as long as its client takes nothing of it: for ever, once the application has ended.
 Used by `uvicorn --http config.http_protocol:BoundedHTTP`.
 """
 
@@ -9,6 +10,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from apps.core import error_payload, errors, json_codec
+from apps.core.lean_asgi import STALL
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
 MAX_FIELDS = 200
@@ -17,8 +19,13 @@ _HEADERS = b"content-type: application/json\r\nconnection: close\r\n"
 
 
 class BoundedHTTP(HttpToolsProtocol):
-    """Answers 431 (RFC 6585, section 5) and closes where the head of a request is too large."""
+    """Answers 431 (RFC 6585, section 5) and closes where the head of a request is too large.
 
+    stall: seconds after which a client that has taken nothing of what waits for it is cut off.
+    """
+
+    stall = STALL
+    _unread: asyncio.TimerHandle | None = None
     _head: int | None = None  # bytes read of a head that is not complete yet
     _patience: asyncio.TimerHandle | None = None
 
@@ -30,7 +37,18 @@ class BoundedHTTP(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._stop_waiting()
+        self._stop_counting()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent."""
+        super().pause_writing()
+        self._count_unread()
+
+    def resume_writing(self) -> None:
+        """It has taken nearly all."""
+        self._stop_counting()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -68,6 +86,22 @@ class BoundedHTTP(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _count_unread(self) -> None:
+        size = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(self.stall, self._look_at_unread, size)
+
+    def _look_at_unread(self, before: int) -> None:
+        # Nothing is added while writing is paused.
+        if self.transport.get_write_buffer_size() < before:
+            self._count_unread()
+        else:
+            self.transport.abort()
+
+    def _stop_counting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _hang_up(self) -> None:
         self._patience = None

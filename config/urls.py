@@ -23,6 +23,7 @@ class Operators(APIRootView):
 
 
 operators = DefaultRouter()
+operators.include_format_suffixes = False
 operators.APIRootView = Operators
 operators.register("ledger", LedgerViewSet, basename="ledger")
 operators.register("breakers", BreakerViewSet, basename="breakers")

@@ -74,8 +74,8 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """What can be decided, for those who may."""
-        is_open = DeadLetter.objects.filter(pk=object_id, state=states.OPEN).exists()
-        return super().get_actions_detail(request, object_id) if is_open else []
+        letter = self.get_object(request, object_id)
+        return super().get_actions_detail(request, object_id) if letter and letter.state == states.OPEN else []
 
     def has_triage_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """May redrive and discard."""

@@ -32,8 +32,9 @@ class StreamConsumer(AsyncConsumer):
     async def websocket_connect(self, _: Message) -> None:
         """The handshake."""
         try:
-            self._sockets.refuse_if_crowded()
             asked = handshake.read(self.scope, self._sockets.conf.allowed_origins)
+            if asked.authorization is None:  # who brings a key does not wait behind strangers
+                self._sockets.refuse_if_crowded()
         except errors.RedriveError as error:
             await handshake.refuse(self.scope, self.send, error)
             return

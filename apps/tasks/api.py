@@ -18,6 +18,7 @@ from apps.providers.bounded import Buffer
 from apps.tasks import accept, events, kinds, queries, sse, states
 from apps.tasks.lifecycle.cancel import cancel
 from apps.tasks.schemas import (
+    MOST_METADATA,
     AcceptedTask,
     AttemptList,
     ChatTask,
@@ -164,6 +165,8 @@ async def _accept(request: HttpRequest, kind: kinds.Kind, args: BaseModel, wishe
 
 def _refuse_unknown(query: QueryDict) -> None:
     # A misspelt filter that is ignored would show everything.
+    if sum(name.startswith("metadata[") for name in query) > MOST_METADATA:
+        raise errors.InvalidRequest(f"A task has {MOST_METADATA} pairs of metadata.", param="metadata")
     for name, value in query.items():
         if name not in FILTERS and not METADATA.fullmatch(name):
             raise errors.InvalidRequest(f"There is no filter `{name[:64]}`.", param=name[:64])

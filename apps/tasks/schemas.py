@@ -9,11 +9,12 @@ from apps.completions.schemas.chat import ChatRequest, no_nul
 from apps.completions.schemas.embeddings import EmbeddingsRequest
 
 MAX_DEADLINE = 30 * 86_400  # seconds
+MOST_METADATA = 16  # pairs
 
 MetadataValue = Annotated[str, StringConstraints(max_length=512), AfterValidator(no_nul)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(no_nul)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
-Seconds = Annotated[float, Field(gt=0, le=MAX_DEADLINE, strict=False, allow_inf_nan=False)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MOST_METADATA)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_DEADLINE, allow_inf_nan=False)]
 CallbackURL = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(no_nul)]
 
 

@@ -190,7 +190,8 @@ def succeeded(task: Any, worker: UUID) -> Any:
     from apps.tasks.retry_policy import Decision
 
     return Ending(
-        task_id=task.id, token=task.token, number=task.attempt, cycle=task.cycle, worker=worker, request_id="req",
+        task_id=task.id, kind=task.kind, token=task.token, number=task.attempt, cycle=task.cycle, worker=worker,
+        request_id="req",
         started_at=task.started_at, decision=Decision(states.SUCCEEDED, TaskAttempt.Outcome.SUCCEEDED), result="{}",
     )  # fmt: skip
 

@@ -129,6 +129,17 @@ def test_no_admin_address_changes_a_row_or_a_breaker_on_get(admin_client: Client
     assert breaker_board.load(provider=one_of_each.provider)[0].state == "open"
 
 
+@pytest.mark.parametrize("bad", ["0", "x", "%00", "a" * 300, "-1"])
+def test_an_id_that_is_none_is_no_fault_of_ours(admin_client: Client, admin_user: Any, bad: str) -> None:
+    resolver = next(one for one in get_resolver().url_patterns if str(one.pattern) == "admin/")
+    routes = [route for route, _ in patterns(resolver, "/admin/") if "<path:object_id>" in route and "(?P" not in route]
+    assert len(routes) > 50
+    for route in routes:
+        url = route.replace("<path:content_type_id>", "1").replace("<path:object_id>", bad)
+        response = admin_client.get(url)
+        assert response.status_code in {200, 302, 400, 403, 404, 405}, f"{url}: {response.status_code}"
+
+
 def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: Upstream) -> None:
     urls = " ".join(admin_urls())
     actions = (

@@ -130,3 +130,9 @@ def test_a_query_that_cannot_be_right_is_refused(client: Client, admin_user: Any
     reply = client.get(f"/ops/api/ledger/?{query}")
     assert reply.status_code == status
     assert set(reply.json()["error"]) >= {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("path", ["breakers", "queues", "workers", "clock", "tasks", "ledger"])
+def test_a_suffix_of_a_format_is_no_address(admin_client: Client, path: str) -> None:
+    assert admin_client.get(f"/ops/api/{path}/").status_code == 200
+    assert admin_client.get(f"/ops/api/{path}.json").status_code == 404

@@ -75,6 +75,22 @@ def test_a_client_that_would_rather_not_wait_need_not(client: Client, route: Mak
     assert (reply.status, reply.json()["status"]) == (202, "pending")
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("wait=10, Respond-Async; x=y", 202),
+        ('respond-async="true"', 202),
+        ("xrespond-async", 200),
+        ("respond-asyncx", 200),
+        ('x="respond-async"', 200),
+        ("x=respond-async", 200),
+    ],
+)
+def test_only_the_whole_preference_counts(header: str, status: int, client: Client, route: MakeRoute) -> None:
+    reply = post(client, "/v1/chat/completions", {"Prefer": header}, model=route(), messages=HELLO)
+    assert reply.status == status
+
+
 def test_a_task_that_fails_for_good_is_dead_with_a_letter_and_can_be_redriven(
     worker: Child, client: Client, route: MakeRoute, upstream: Upstream
 ) -> None:
@@ -148,6 +164,8 @@ def test_the_same_key_from_fifty_at_once_makes_one_task(client: Client, route: M
         ("/v1/tasks", {"kind": "chat_completion", "args": {"messages": HELLO}, "extra": 1}, "extra"),
         (CHAT, {"messages": HELLO, "deadline_seconds": 0}, "deadline_seconds"),
         (CHAT, {"messages": HELLO, "deadline_seconds": -5}, "deadline_seconds"),
+        (CHAT, {"messages": HELLO, "deadline_seconds": True}, "deadline_seconds"),
+        (CHAT, {"messages": HELLO, "deadline_seconds": "60"}, "deadline_seconds"),
         (CHAT, {"messages": HELLO, "priority": "urgent"}, "priority"),
         (CHAT, {"messages": HELLO, "metadata": {"a": 5}}, "metadata.a"),
         (CHAT, {"messages": HELLO, "nonsense": 1}, "nonsense"),
@@ -199,7 +217,7 @@ def test_the_user_in_the_body_has_a_bucket_for_tasks_too(caller: Callable[..., C
 @pytest.mark.parametrize("query", ["wait=-1", "wait=61", "wait=x", "wait=nan"])
 def test_an_absurd_wait_is_refused(query: str, client: Client, route: MakeRoute) -> None:
     task = post(client, CHAT, model=route(), messages=HELLO).json()
-    assert_error(client.call("GET", f"{task['links']['self']}?{query}"), 400, "validation_error", any_param=True)
+    assert_error(client.call("GET", f"{task['links']['self']}?{query}"), 400, "validation_error", param="wait")
 
 
 def test_a_list_is_paged_and_narrowed(client: Client, route: MakeRoute) -> None:
@@ -222,18 +240,20 @@ def test_a_list_is_paged_and_narrowed(client: Client, route: MakeRoute) -> None:
     now = time.time()
     for narrowed, count in ((f"created_after={now - 60}", 6), (f"created_before={now - 60}", 0)):
         assert len(client.call("GET", f"/v1/tasks?{narrowed}").json()["data"]) == count
-    for query in (
-        "after=nonsense",
-        "status=odd",
-        "limit=0",
-        "limit=101",
-        "priority=x",
-        "statu=dead",
-        "kind=a%00b",
-        "metadata[a]=%00",
-        "metadata[]=x",
+    for query, param in (
+        ("after=nonsense", "after"),
+        ("status=odd", "status"),
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("created_after=soon", "created_after"),
+        ("priority=x", "priority"),
+        ("statu=dead", "statu"),
+        ("kind=a%00b", "kind"),
+        ("metadata[a]=%00", "metadata[a]"),
+        ("metadata[]=x", "metadata[]"),
+        ("&".join(f"metadata[{number}]=x" for number in range(17)), "metadata"),
     ):
-        assert client.call("GET", f"/v1/tasks?{query}").status == 400
+        assert_error(client.call("GET", f"/v1/tasks?{query}"), 400, "validation_error", param=param)
 
 
 def test_the_tasks_of_another_project_do_not_exist(

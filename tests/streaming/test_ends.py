@@ -1,9 +1,11 @@
 """How sockets end that have done nothing wrong: keys that are revoked, a server that stops, silence, another client."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
@@ -12,6 +14,7 @@ from django.utils import timezone
 from apps.access import keys
 from apps.access.models import ApiKey
 from apps.completions.models import LedgerEntry
+from apps.streaming.sockets import STRANGERS
 from tests.conftest import MakeKey, MakeRoute, database_url
 from tests.gateway import Gateway
 from tests.streaming.conftest import Dial, Rows, dial
@@ -30,8 +33,8 @@ def test_a_key_that_is_disabled_closes_its_sockets_within_a_second_and_their_str
     busy.until("completion.chunk")
     keys.set_disabled(key=row, disabled=True)
     assert gone.wait(3)
-    for socket in (busy, idle):
-        code, messages = socket.closed()
+    for one in (busy, idle):
+        code, messages = one.closed()
         assert (code, messages[-1]["error"]["code"]) == (4401, "invalid_api_key")
     assert ledger(model)[0].outcome == "cancelled"
     other.say(type="ping")
@@ -86,6 +89,28 @@ def test_idle_crowded_and_stopped(mortal: Gateway, make_key: MakeKey, route: Mak
         assert gone.wait(3)
         assert mortal.process.wait(8) is not None
     assert LedgerEntry.objects.get(model=model).outcome == "cancelled"
+
+
+def open_without_a_key(gateway: Gateway) -> tuple[socket.socket, str]:
+    """A socket that shows no key, and the first line of the reply to its handshake."""
+    parts = urlsplit(gateway.url)
+    opened = socket.create_connection((parts.hostname, parts.port), 10)
+    opened.sendall(
+        b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    return opened, opened.recv(1024).split(b"\r\n")[0].decode()
+
+
+def test_strangers_keep_nobody_out_who_brings_a_key(mortal: Gateway, make_key: MakeKey) -> None:
+    secret = make_key()[1]
+    strangers = [open_without_a_key(mortal) for _ in range(STRANGERS + 1)]
+    assert {line.split()[1] for _, line in strangers[:STRANGERS]} == {"101"}
+    assert strangers[-1][1].split()[1] == "503"
+    with dial(mortal, secret) as known:
+        assert known.hear()["type"] == "connection.ready"
+    for opened, _ in strangers:
+        opened.close()
 
 
 def test_guessing_keys_is_closed_4429_after_thirty(mortal: Gateway, make_key: MakeKey) -> None:

@@ -141,8 +141,8 @@ class ApiKeyAdmin(KeyColumns, AuditedModelAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """Of disable and enable the one that would change something."""
         shown = super().get_actions_detail(request, object_id)
-        disabled = ApiKey.objects.filter(pk=object_id, disabled_at__isnull=False).exists()
-        useless = "disable" if disabled else "enable"
+        key = self.get_object(request, object_id)
+        useless = "disable" if key is not None and key.disabled_at is not None else "enable"
         return [one for one in shown if not one.action_name.endswith(f"_{useless}")]
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:

@@ -115,7 +115,8 @@ class TaskAdmin(Decisions, OwnedModelAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
         """Only what is unfinished can be cancelled."""
         found = super().get_actions_detail(request, object_id)
-        if Task.objects.filter(pk=object_id, state__in=states.UNFINISHED, cancel_requested=False).exists():
+        task = self.get_object(request, object_id)
+        if task is not None and task.state in states.UNFINISHED and not task.cancel_requested:
             return found
         return [one for one in found if not one.action_name.endswith("cancel_task")]
 
