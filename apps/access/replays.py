@@ -5,6 +5,7 @@ client sees it, so that whoever lost the answer finds it again.
 """
 
 import asyncio
+import contextvars
 import functools
 import threading
 from uuid import UUID
@@ -102,7 +103,7 @@ def _hold(lease: Lease) -> None:
     global _renewing
     _held[lease.id] = lease
     if _renewing is None or _renewing.done():
-        _renewing = asyncio.get_running_loop().create_task(_renew())
+        _renewing = asyncio.get_running_loop().create_task(_renew(), context=contextvars.Context())
 
 
 async def _renew() -> None:

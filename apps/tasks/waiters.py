@@ -1,6 +1,7 @@
 """Lets many requests wait for news of tasks with one query each 250 ms for the whole process."""
 
 import asyncio
+import contextvars
 from collections import defaultdict
 from typing import NamedTuple
 from uuid import UUID
@@ -47,7 +48,9 @@ class Waiters:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[task_id][future] = seen
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+            # In a context of its own: it serves all who wait, not the request that was first.
+            empty = contextvars.Context()
+            self._looking = asyncio.get_running_loop().create_task(self._look(), context=empty)
         try:
             async with asyncio.timeout(seconds):
                 await future

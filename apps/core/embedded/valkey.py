@@ -73,7 +73,6 @@ SERVICE = Service(
     name=NAME,
     launch=launch,
     is_ready=is_ready,
-    restarts=False,
     stop_signal=signal.SIGTERM,
     stop_seconds=5,
 )

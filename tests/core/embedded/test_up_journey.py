@@ -1,5 +1,6 @@
 """`manage.py up` for real, with the databases only: starts, answers, is killed without a trace, starts again."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -85,6 +86,16 @@ def all_end(family):
     return False
 
 
+def answers_again(redis_url):
+    """Whether a Valkey that was killed is there again, under its old address, within the deadline."""
+    tick = threading.Event()
+    for _ in range(int(DEADLINE / 0.05)):
+        with redis.Redis.from_url(redis_url) as client, contextlib.suppress(redis.RedisError):
+            return client.ping()
+        tick.wait(0.05)
+    return False
+
+
 def test_killed_without_a_trace_and_started_again(data_dir):
     with Up(data_dir) as first:
         state = first.state()
@@ -108,6 +119,8 @@ def test_killed_without_a_trace_and_started_again(data_dir):
         state = second.state()
         with psycopg.connect(state["database_url"]) as connection:
             assert connection.execute("SELECT word FROM kept").fetchall() == [("here",)]
+        psutil.Process(state["pids"]["valkey"]).kill()
+        assert answers_again(state["redis_url"])
         refused = subprocess.run(
             [sys.executable, "manage.py", "up", "--data-dir", str(data_dir)], cwd=ROOT, capture_output=True, text=True
         )
