@@ -104,6 +104,12 @@ def _status(task: Task, result: str | None, added: dict[str, Any]) -> Json:
     }
 
 
+_RUNNING = (
+    "SELECT r.id FROM tasks_task r WHERE r.state = 'running' "
+    "UNION ALL SELECT w.id FROM tasks_task w WHERE w.state = 'waiting'"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """What a list is narrowed to; empty ones narrow nothing. Times: unix seconds, `created_before` exclusive."""
@@ -121,9 +127,11 @@ def page(project_id: UUID, filters: Filters, *, after: UUID | None, limit: int) 
     rows = Task.objects.filter(project_id=project_id).order_by("-id")
     if after is not None:
         rows = rows.filter(pk__lt=after)
-    if filters.status:
-        same = (states.RUNNING, states.WAITING) if filters.status == states.RUNNING else (filters.status,)
-        rows = rows.filter(state__in=same)
+    if filters.status == states.RUNNING:
+        # The few of all projects first, by their own indexes: a walk from the newest may pass millions that have ended.
+        rows = rows.extra(where=[f"tasks_task.id = ANY(ARRAY({_RUNNING}))"])  # noqa: S610 (a constant)
+    elif filters.status:
+        rows = rows.filter(state=filters.status)
     rows = rows.filter(kind=filters.kind) if filters.kind else rows.exclude(kind__in=kinds.silent())
     if filters.priority:
         rows = rows.filter(priority=filters.priority)

@@ -1,8 +1,10 @@
 """What is told of a task is whole where one asks for it, and bounded where many are told."""
 
 import contextlib
+from uuid import uuid4
 
 import pytest
+from django.utils import timezone
 
 from apps.tasks import queries
 from apps.tasks.events import follow
@@ -36,3 +38,20 @@ async def test_the_last_event_leaves_out_a_large_result(transactional_db: None, 
         async with contextlib.aclosing(follow(task.project_id, task.pk)) as events:
             last = [event async for event in events][-1]
         assert last.data["task"].get("result_omitted", False) is omitted
+
+
+@pytest.mark.django_db(transaction=True)
+def test_tasks_that_run_or_wait_for_children_are_listed_as_running(make_task: MakeTask) -> None:
+    project_id = uuid4()
+    running, waiting, due = (make_task(project_id=project_id) for _ in range(3))
+    others = make_task()
+    lease = {"state": "running", "token": 1, "worker": uuid4(), "run_until": timezone.now()}
+    Task.objects.filter(pk__in=[running.pk, others.pk]).update(**lease)
+    Task.objects.filter(pk=waiting.pk).update(state="waiting")
+
+    def listed(status: str) -> list[str]:
+        found = queries.page(project_id, queries.Filters(status=status), after=None, limit=10)["data"]
+        return [one["task_id"] for one in found]
+
+    assert listed("running") == [queries.shown_id(task.pk) for task in (waiting, running)]
+    assert listed("pending") == [queries.shown_id(due.pk)]
