@@ -22,7 +22,7 @@ from django.core.handlers.asgi import ASGIHandler
 from apps.access import admission, replays
 from apps.access.way_in import identify
 from apps.completions import spending
-from apps.core import config_version, garbage, metrics, request_context
+from apps.core import config_version, garbage, metrics, open_files, request_context
 from apps.core.lean_asgi import LeanASGIHandler
 from apps.core.request_context import ASGIApp, Receive, RequestContext, RequestContextMiddleware, Scope, Send
 from config import (
@@ -95,6 +95,7 @@ class Application:
                     await send({"type": "lifespan.startup.failed", "message": f"set {', '.join(missing)}"})
                     return
                 garbage.settle()
+                open_files.allow_all()
                 self._watcher = asyncio.create_task(config_version.watch(settings.REDRIVE.config_poll))
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":

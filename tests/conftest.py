@@ -22,6 +22,13 @@ MakeRoute = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Databases are made and dropped here, which a slow disk may take its time for."""
+    options = connection.settings_dict["OPTIONS"]
+    options["options"] = options["options"].replace("statement_timeout=30s", "statement_timeout=120s")
+
+
+@pytest.fixture(scope="session")
 def upstream() -> Upstream:
     """One scripted provider for the worker; tests keep apart by the model names they make up."""
     return Upstream().start()

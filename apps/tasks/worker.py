@@ -15,7 +15,7 @@ import uvloop
 from celery import bootsteps, current_app, shared_task
 from django.conf import settings
 
-from apps.core import garbage
+from apps.core import garbage, open_files
 from apps.tasks import states
 from apps.tasks.doorbell import WAKE
 from apps.tasks.executor import Executor
@@ -45,6 +45,7 @@ class ExecutorStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """See bootsteps."""
         garbage.settle()
+        open_files.allow_all()
         self.executor = executor = Executor(states.TOGETHER)
         self.thread = threading.Thread(target=self._run, args=[executor], name="redrive-executor", daemon=True)
         self.thread.start()

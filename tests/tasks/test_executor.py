@@ -152,7 +152,7 @@ async def test_an_attempt_has_its_time_and_no_more(worker: Executor, make_task: 
         await asyncio.sleep(60)
         return {}
 
-    task = await on_db(make_task)(make_kind(slow, limit=0.1))
+    task = await on_db(make_task)(make_kind(slow, limit=1.0))
     found = await until(task, *FINAL)
     assert (found.state, told) == ("dead", [True])
     assert '"code":"timeout"' in found.error

@@ -8,7 +8,7 @@ from typing import Any
 import uvloop
 from django.core.management.base import BaseCommand
 
-from apps.core import garbage
+from apps.core import garbage, open_files
 from apps.tasks import states
 from apps.tasks.executor import Executor
 
@@ -29,6 +29,7 @@ class Command(BaseCommand):
         """Work until SIGTERM or SIGINT."""
         queues = options["queue"] or states.TOGETHER
         garbage.settle()
+        open_files.allow_all()
         uvloop.run(_work(Executor(list(dict.fromkeys(queues)), slots=options["slots"])))
 
 
