@@ -12,8 +12,10 @@ import pytest
 from apps.access import idempotency, replays
 from apps.access.idempotency import Claim, Lease, Replay
 from apps.access.models import IdempotencyRecord
+from apps.core import request_context
 from apps.core.database import in_db
 from apps.core.errors import ServiceUnavailable
+from apps.core.request_context import RequestContext
 from tests.time import age
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -64,6 +66,27 @@ async def test_a_call_that_runs_keeps_its_key(monkeypatch: pytest.MonkeyPatch) -
     await replays.settle(lease, b"{}")
     assert await replays.begin(claim) == Replay(b"{}")
     await replays.settle(await taken(other), None)
+
+
+async def test_the_renewals_of_all_calls_are_not_the_first_ones_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RequestContext | None] = []
+    renew = idempotency.renew
+
+    def watched(leases: list[Lease]) -> None:
+        seen.append(request_context.current_or_none())
+        renew(leases)
+
+    monkeypatch.setattr(idempotency, "renew", watched)
+    monkeypatch.setattr(replays, "RENEW_EVERY", 0.02)
+    request_context.enter(RequestContext("req_first"))
+    lease = await taken(a_claim())
+
+    async def renewed() -> bool:
+        return bool(seen)
+
+    await until(renewed)
+    await replays.settle(lease, None)
+    assert set(seen) == {None}
 
 
 async def test_a_key_is_free_before_its_caller_hears_of_the_failure() -> None:
