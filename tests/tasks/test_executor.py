@@ -50,11 +50,14 @@ async def test_what_was_accepted_is_done(worker: Executor, make_task: MakeTask) 
 
 async def test_a_ring_is_answered_at_once(worker: Executor, make_task: MakeTask) -> None:
     await asyncio.to_thread(worker.presence.registered.wait, 10)
-    task = await on_db(make_task)()
-    began = time.monotonic()
-    worker.wake(["default"])
-    await until(task, "succeeded")
-    assert time.monotonic() - began < 0.6  # without the ring it is a second
+    took = []
+    for _ in range(5):
+        task = await on_db(make_task)()
+        began = time.monotonic()
+        worker.wake(["default"])
+        await until(task, "succeeded")
+        took.append(time.monotonic() - began)
+    assert sorted(took)[2] < 0.4  # without the ring half a second, and up to a whole one
 
 
 async def test_a_transient_failure_is_tried_again(worker: Executor, make_task: MakeTask, make_kind: MakeKind) -> None:
