@@ -19,8 +19,10 @@ def context(request: HttpRequest) -> dict[str, Any]:
     if user.has_perm("tasks.view_workerpresence"):
         found["workers"] = _workers(liveness.workers(), liveness.chores())
     if user.has_perm("dead_letters.view_deadletter"):
-        count, since = letters.count_open(cap=CAP)
-        found["letters"] = {"count": f"{CAP:,}+" if count >= CAP else f"{count:,}", "any": bool(count), "since": since}
+        stands = letters.standing()
+        found["letters"] = {
+            "count": f"{stands.open_letters:,}", "any": bool(stands.open_letters), "since": stands.since
+        }  # fmt: skip
     return found
 
 

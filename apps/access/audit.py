@@ -1,5 +1,6 @@
 """Writes the audit: who did what to which object, when, why, and what it changed. Only ever appends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,12 +43,41 @@ def record(
     actor: a Django user, a Process, or None for the command line. before, after: what `snapshot` gave; of both only the
     fields that differ are kept.
     """
+    entry = _entry(action, target, actor=actor, reason=reason, before=before, after=after)
+    entry.save(force_insert=True)
+    return entry
+
+
+def record_each(
+    action: str,
+    targets: Sequence[models.Model],
+    *,
+    actor: Any = None,
+    reason: str = "",
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    """Append one entry for each of the rows, which all change in the same way; otherwise as `record`."""
+    AuditEntry.objects.bulk_create(
+        [_entry(action, target, actor=actor, reason=reason, before=before, after=after) for target in targets]
+    )
+
+
+def _entry(
+    action: str,
+    target: models.Model,
+    *,
+    actor: Any,
+    reason: str,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+) -> AuditEntry:
     if before is not None and after is not None:
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         before = {name: value for name, value in before.items() if name in changed}
         after = {name: value for name, value in after.items() if name in changed}
     context = request_context.current_or_none()
-    return AuditEntry.objects.create(
+    return AuditEntry(
         actor_id=getattr(actor, "pk", None),
         actor=actor.get_username() if actor is not None else "command line",
         action=action,

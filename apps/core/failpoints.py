@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMES = {
+    "bulk.after_release": "letters of a bulk operation are decided, its items are not marked",
     "claim.after_commit": "a worker has taken tasks, and does not know it yet",
     "doorbell.send": "a ring is about to be sent",
     "enqueue.after_commit": "tasks are accepted, nobody has been told or rung",
@@ -25,6 +26,7 @@ NAMES = {
     "intake.before_letters": "tasks are dying, their letters are not written",
     "presence.renew": "a worker is about to renew its sign of life",
     "reap.midway": "tasks are taken from a lost worker, their attempts are not written",
+    "redrive.before_revive": "letters are redriven, their tasks are not yet back at work",
 }
 """Every failpoint with where it is; `hit` is called with each name at one place of the code."""
 

@@ -9,15 +9,24 @@ class DeadLettersConfig(AppConfig):
     verbose_name = "Dead letters"
 
     def ready(self) -> None:
-        from apps.core import pruning
-        from apps.dead_letters import intake, queries, retention
+        from apps.core import clock, pruning
+        from apps.dead_letters import intake, queries, retention, tallies
+        from apps.dead_letters.bulk import pacer
         from apps.tasks import queries as task_queries
         from apps.tasks import verify
-        from apps.tasks.signals import tasks_died
+        from apps.tasks.signals import tasks_died, tasks_finished
 
         verify.register(queries.ONE_LETTER_OF_EACH_DEATH)
         verify.register(queries.REDRIVES_ARE_AUDITED)
+        verify.register(queries.COUNTS_ARE_TRUE)
+        verify.register(queries.ITEMS_ARE_DECIDED_ONCE)
         tasks_died.connect(intake.receive, dispatch_uid="dead_letters.intake")
+        tasks_finished.connect(intake.note_outcomes, dispatch_uid="dead_letters.outcomes")
+        clock.register("letters", 1.0, tallies.fold)
+        clock.register("bulk", pacer.EVERY, pacer.tick)
+        pruning.register("groups", "failure groups without letters", retention.prune_groups)
+        pruning.register("group_hours", "hours of failure groups", retention.prune_hours)
+        pruning.register("operations", "bulk operations", retention.prune_operations)
         pruning.register("letters", "letters of tasks that are gone", retention.prune_letters)
         pruning.register("tasks_discarded", "discarded tasks", retention.prune_discarded)
         task_queries.register_part("dead_letter", queries.of_tasks)

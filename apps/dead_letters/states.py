@@ -1,4 +1,4 @@
-"""The states of a dead letter: `triage` alone decides. Groups are watched and assigned; that changes no letter."""
+"""The states of a dead letter. `triage` and `bulk` decide, by `decisions`; what is done to groups changes no letter."""
 
 from typing import Final
 
@@ -9,11 +9,11 @@ REDRIVEN: Final = "redriven"
 """Final for this cycle: the task was put back to work. If it dies again, that is another letter."""
 
 DISCARDED: Final = "discarded"
-"""Final: decided not to run again; its task stays dead until retention deletes both."""
+"""Decided not to run again: its task stays dead until retention deletes both. Until then it can be restored."""
 
 ALL: Final = (OPEN, REDRIVEN, DISCARDED)
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     OPEN: frozenset({REDRIVEN, DISCARDED}),
     REDRIVEN: frozenset(),
-    DISCARDED: frozenset(),
+    DISCARDED: frozenset({OPEN}),
 }

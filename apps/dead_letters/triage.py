@@ -1,9 +1,11 @@
-"""What people decide about dead letters. One conditional UPDATE each: of two operators one wins, and is told so.
+"""What people decide about one dead letter. Of two operators one wins, and the other is told so.
 
-actor: a Django user who must be permitted, or None for the command line.
+actor: a Django user who must be permitted, or None for the command line. A reason is kept with the letter and in the
+audit.
 """
 
-from typing import Any
+import json
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
@@ -12,49 +14,131 @@ from django.db.models.functions import Now
 from apps.access import audit
 from apps.access.permissions import require
 from apps.core.errors import InvalidRequest
-from apps.dead_letters import states
-from apps.dead_letters.errors import LetterIsDecided, LetterNotFound
+from apps.dead_letters import decisions, states
+from apps.dead_letters.errors import LetterIsDecided, LetterNotFound, PayloadHasChanged
 from apps.dead_letters.models import DeadLetter
-from apps.tasks.lifecycle.revive import revive
+from apps.tasks import payloads
+from apps.tasks.errors import TaskNotFound
 
-MAY_TRIAGE = "dead_letters.change_deadletter"
+MAY_REDRIVE = "dead_letters.redrive_deadletter"
+MAY_DISCARD = "dead_letters.discard_deadletter"
+MAY_EDIT = payloads.MAY_EDIT
+MAX_REASON = 500  # characters
+
+
+class Draft(NamedTuple):
+    """A payload to edit: JSON text in the kind's present version, made of a stored revision."""
+
+    revision: int
+    text: str
 
 
 @transaction.atomic
 def redrive(letter_id: UUID, *, actor: Any = None, reason: str = "") -> DeadLetter:
     """Put the letter's task back to work. Raises LetterNotFound, LetterIsDecided, PermissionDenied."""
-    require(actor, MAY_TRIAGE)
-    # The task before its letter: that is the order in which all lock. Who is too late undoes it with the exception.
-    revived = revive(list(DeadLetter.objects.filter(pk=letter_id).values_list("task_id", flat=True)))
-    letter = _decide(letter_id, states.OPEN, states.REDRIVEN, actor=actor, reason=reason, action="redrive")
-    if not revived:
-        raise LetterIsDecided("The task is not dead any more.")
-    return letter
+    require(actor, MAY_REDRIVE)
+    return _one(letter_id, decisions.redrive([letter_id], actor=actor, reason=checked(reason)))
 
 
 @transaction.atomic
-def discard(letter_id: UUID, *, actor: Any = None, reason: str) -> DeadLetter:
-    """Decide that the task will not run again.
+def edit_and_redrive(letter_id: UUID, *, text: str, revision: int, actor: Any = None, reason: str) -> DeadLetter:
+    """Redrive the letter's task with other arguments: JSON text, made of the revision that was edited.
+
+    Whoever may edit payloads may do this, without the permission to redrive as it is. What was there before stays as an
+    earlier revision. Raises as `redrive`; InvalidRequest (param: the path of the field at fault), PayloadHasChanged.
+    """
+    require(actor, MAY_EDIT)
+    reason = checked(reason, needed="Say why it is edited.")
+    letter = _find(letter_id)
+    if letter.state != states.OPEN:
+        raise LetterIsDecided(f"This dead letter is {letter.state} already.")
+    try:
+        with transaction.atomic():
+            change = payloads.revise(letter.task_id, text=text, revision=revision)
+    except TaskNotFound:
+        raise LetterIsDecided("Its task is gone, or is not dead any more.") from None
+    except payloads.RevisionIsOld:
+        raise PayloadHasChanged() from None
+    # Where and how long, not what: the words stay with the task, where they are guarded.
+    audit.record("edit", letter, actor=actor, reason=reason, before=change.before, after=change.after)
+    return _one(letter_id, decisions.redrive([letter_id], actor=actor, reason=reason))
+
+
+def draft(letter_id: UUID, *, actor: Any = None, reason: str = "") -> Draft:
+    """The payload to edit. To open it is to look at it: permitted and audited as that is.
+
+    Raises LetterNotFound, LetterIsDecided, PermissionDenied, TaskNotFound.
+    """
+    require(actor, MAY_EDIT)
+    letter = _find(letter_id)
+    if letter.state != states.OPEN:
+        raise LetterIsDecided(f"This dead letter is {letter.state} already.")
+    revision, args = payloads.present(letter.task_id, actor=actor, reason=reason)
+    return Draft(revision, json.dumps(args, indent=2, ensure_ascii=True))
+
+
+@transaction.atomic
+def discard(letter_id: UUID, *, actor: Any = None, reason: str, code: str = DeadLetter.DiscardCode.OTHER) -> DeadLetter:
+    """Decide that the task will not run again; until retention deletes it, it can be restored. code: a DiscardCode.
 
     Raises LetterNotFound, LetterIsDecided, PermissionDenied, and InvalidRequest without a reason.
     """
-    require(actor, MAY_TRIAGE)
-    if not reason.strip():
-        raise InvalidRequest("Say why it is discarded.", param="reason")
-    return _decide(letter_id, states.OPEN, states.DISCARDED, actor=actor, reason=reason, action="discard")
+    require(actor, MAY_DISCARD)
+    reason = checked(reason, needed="Say why it is discarded.")
+    return _one(letter_id, decisions.discard([letter_id], actor=actor, reason=reason, code=discard_code(code)))
 
 
-def _decide(letter_id: UUID, source: str, target: str, *, actor: Any, reason: str, action: str) -> DeadLetter:
-    moved = DeadLetter.objects.filter(pk=letter_id, state=source).update(
-        state=target,
-        decided_at=Now(),
-        decided_by=actor.get_username() if actor is not None else "command line",
-        reason=reason,
-    )
+@transaction.atomic
+def restore(letter_id: UUID, *, actor: Any = None, reason: str = "") -> DeadLetter:
+    """Open a discarded letter again. Raises LetterNotFound, LetterIsDecided, PermissionDenied."""
+    require(actor, MAY_DISCARD)
+    won = decisions.restore([letter_id], actor=actor, reason=checked(reason))
+    letter = _find(letter_id)
+    if not won:
+        gone = letter.state == states.DISCARDED
+        raise LetterIsDecided(
+            "Its task was deleted by retention." if gone else f"This dead letter is {letter.state}, not discarded."
+        )
+    return letter
+
+
+def review(letter_ids: list[UUID]) -> int:
+    """Note that open letters were looked at; how many had not been before."""
+    fresh = DeadLetter.objects.filter(pk__in=letter_ids, state=states.OPEN, reviewed_at__isnull=True)
+    return fresh.update(reviewed_at=Now())
+
+
+def checked(reason: str, *, needed: str = "") -> str:
+    """A reason as it is kept. Raises InvalidRequest where it is too long, or is empty and `needed` says what is."""
+    reason = "".join(char for char in reason if char.isprintable() or char.isspace()).strip()
+    if needed and not reason:
+        raise InvalidRequest(needed, param="reason")
+    if len(reason) > MAX_REASON:
+        raise InvalidRequest(f"A reason has at most {MAX_REASON} characters.", param="reason")
+    return reason
+
+
+def discard_code(code: str) -> str:
+    """A known reason code. Raises InvalidRequest."""
+    if code not in DeadLetter.DiscardCode.values:
+        raise InvalidRequest(f"It is one of {', '.join(DeadLetter.DiscardCode.values)}.", param="code")
+    return code
+
+
+def _find(letter_id: UUID) -> DeadLetter:
     letter = DeadLetter.objects.filter(pk=letter_id).first()
     if letter is None:
         raise LetterNotFound()
-    if not moved:
-        raise LetterIsDecided(f"This dead letter is {letter.state} already.")
-    audit.record(action, letter, actor=actor, reason=reason, before={"state": source}, after={"state": target})
+    return letter
+
+
+def _one(letter_id: UUID, won: set[UUID]) -> DeadLetter:
+    """The letter after its move; who has not won undoes the rest of the transaction with the exception."""
+    letter = _find(letter_id)
+    if letter_id not in won:
+        raise LetterIsDecided(
+            f"This dead letter is {letter.state} already."
+            if letter.state != states.OPEN
+            else "The task is not dead any more."
+        )
     return letter

@@ -93,6 +93,7 @@ class Task(models.Model):
         permissions = [
             ("cancel_task", "Can cancel any task"),
             ("reveal_payload", "Can look at the texts of any task"),
+            ("edit_payload", "Can edit the payload of a dead task and redrive it"),
         ]
         constraints = [
             models.CheckConstraint(name="task_state_is_known", condition=Q(state__in=states.ALL)),

@@ -18,7 +18,7 @@ tasks_died = Signal()
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A task that has become final."""
+    """A task that has become final. cycle: 1, and one more with each redrive."""
 
     task_id: UUID
     project_id: UUID
@@ -26,11 +26,12 @@ class Finished:
     state: str
     callback_url: str
     parent_id: UUID | None
+    cycle: int
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A task that has failed for good; `error` is its inner error object."""
+    """A task that has failed for good; `error` is its inner error object, `status` the provider's or our own."""
 
     task_id: UUID
     project_id: UUID
@@ -42,3 +43,4 @@ class Death:
     fingerprint: str
     upstream: str
     error: dict[str, Any]
+    status: int | None = None

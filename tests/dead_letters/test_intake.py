@@ -40,7 +40,7 @@ def test_a_batch_is_written_by_as_many_statements_as_one_letter(make_task: MakeT
         with CaptureQueriesContext(connection) as seen:
             finish(endings)
         counts.append(sum("dead_letters_" in query["sql"] for query in seen))
-    assert counts == [2, 2]
+    assert counts == [3, 3]
     assert DeadLetter.objects.count() == 61
     assert {group.message: group.letters.count() for group in FailureGroup.objects.all()} == {"even": 31, "odd": 30}  # type: ignore[attr-defined]
 

@@ -107,7 +107,7 @@ def test_the_page_stays_when_the_task_is_gone(admin_client: Client, make_letter:
 def test_a_decision_is_asked_for_by_get_and_made_by_post(
     as_person: AsPerson, make_letter: MakeLetter, action: str, state: str
 ) -> None:
-    client, letter = as_person("view_deadletter", "change_deadletter"), make_letter()
+    client, letter = as_person("view_deadletter", f"{action}_deadletter"), make_letter()
     assert client.get(page(letter, action)).status_code == 200
     assert state_of(letter) == "open"
     response = client.post(page(letter, action), {"reason": "because"})

@@ -4,11 +4,12 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apps.dead_letters import queries, triage
+from apps.dead_letters import queries, tallies, triage
 from apps.tasks.models import Task
 from apps.tasks.queries import render
 from tests.dead_letters.conftest import MakeLetter, die
 from tests.tasks.conftest import MakeTask
+from tests.time import age
 
 pytestmark = pytest.mark.django_db
 
@@ -47,9 +48,16 @@ def test_a_page_of_tasks_is_told_by_one_query(make_letter: MakeLetter) -> None:
     assert len(seen) == 1
 
 
-def test_open_letters_are_counted_to_a_cap_with_the_oldest(make_letter: MakeLetter) -> None:
-    assert queries.count_open(cap=3) == (0, None)
+def test_the_header_says_how_many_letters_are_open_since_when_and_what_waits_for_a_look(
+    make_letter: MakeLetter,
+) -> None:
+    assert queries.standing() == queries.Standing(0, 0, 0, 0, None, None)
     oldest, *_ = [make_letter() for _ in range(4)]
-    assert queries.count_open(cap=3) == (3, oldest.created_at)
+    age(oldest, hours=1)
+    tallies.fold()
+    stands = queries.standing()
+    assert (stands.open_letters, stands.to_review, stands.new_groups) == (4, 4, 4)
+    assert stands.since == oldest.created_at
     triage.discard(oldest.pk, reason="r")
-    assert queries.count_open(cap=9)[0] == 3
+    tallies.fold()
+    assert queries.standing().open_letters == 3

@@ -36,7 +36,7 @@ def broken(name: str) -> int:
 
 def finished(task: Task) -> Finished:
     """The news of a task's end."""
-    return Finished(task.pk, task.project_id, task.kind, task.state, task.callback_url, task.parent_id)
+    return Finished(task.pk, task.project_id, task.kind, task.state, task.callback_url, task.parent_id, task.cycle)
 
 
 def test_a_task_that_succeeded_is_told_with_its_status(make_project: MakeProject, end: End) -> None:

@@ -18,7 +18,7 @@ UPDATE tasks_task t SET cancel_requested = true,
   state = CASE WHEN t.state = 'running' THEN 'running' ELSE 'cancelled' END,
   finished_at = CASE WHEN t.state = 'running' THEN NULL ELSE now() END, parked_since = NULL
 FROM family WHERE t.id = family.id
-RETURNING t.id, t.project_id, t.kind, t.state, t.callback_url, t.parent_id
+RETURNING t.id, t.project_id, t.kind, t.state, t.callback_url, t.parent_id, t.cycle
 """
 
 
@@ -45,6 +45,6 @@ def cancel(task_id: UUID, *, project_id: UUID | None = None) -> Cancelled:
         if row[1] in states.FINAL:
             raise TaskIsFinal(f"The task has ended already: {row[1]}.")
         cursor.execute(_CANCEL, {"id": task_id})
-        moved = {row[0]: Finished(row[0], row[1], row[2], row[3], row[4], row[5]) for row in cursor.fetchall()}
+        moved = {row[0]: Finished(*row) for row in cursor.fetchall()}
     tell([task for task in moved.values() if task.state == states.CANCELLED], [])
     return Cancelled(moved[task_id].state)

@@ -35,7 +35,7 @@ def expire() -> int:
         for row in cursor.fetchall():
             task_id, project_id, api_key_id, kind, queue, cycle, attempt, url, parent_id, request_id = row
             failure = failure_of(Timeout(MESSAGE), kind=kind, upstream="")
-            finished.append(Finished(task_id, project_id, kind, states.DEAD, url, parent_id))
+            finished.append(Finished(task_id, project_id, kind, states.DEAD, url, parent_id, cycle))
             deaths.append(
                 Death(
                     task_id=task_id,
@@ -48,6 +48,7 @@ def expire() -> int:
                     fingerprint=failure.fingerprint,
                     upstream="",
                     error=failure.inner(request_id),
+                    status=failure.status,
                 )
             )
         errors = [json_codec.ascii_dumps(death.error) for death in deaths]

@@ -101,7 +101,7 @@ class _Moved:
             task_id, self.state, project_id, self.api_key_id, kind, self.queue, self.cycle, callback_url, parent_id,
             self.at,
         ) = row  # fmt: skip
-        self.finished = Finished(task_id, project_id, kind, self.state, callback_url, parent_id)
+        self.finished = Finished(task_id, project_id, kind, self.state, callback_url, parent_id, self.cycle)
 
     @property
     def is_final(self) -> bool:
@@ -177,6 +177,7 @@ def _deaths(won: Sequence[Ending], moved: dict[UUID, _Moved]) -> list[Death]:
             fingerprint=ending.failure.fingerprint,
             upstream=ending.upstream,
             error=ending.failure.inner(ending.request_id),
+            status=ending.failure.status,
         )
         for ending in won
         if (row := moved[ending.task_id]).state == states.DEAD and ending.failure is not None

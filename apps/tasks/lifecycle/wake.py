@@ -38,7 +38,7 @@ UPDATE tasks_task t SET cancel_requested = true,
   state = CASE WHEN t.state = 'running' THEN 'running' ELSE 'cancelled' END,
   finished_at = CASE WHEN t.state = 'running' THEN NULL ELSE now() END, parked_since = NULL
 FROM orphans WHERE t.id = orphans.id
-RETURNING t.id, t.project_id, t.kind, t.state, t.callback_url, t.parent_id
+RETURNING t.id, t.project_id, t.kind, t.state, t.callback_url, t.parent_id, t.cycle
 """
 
 

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
@@ -77,11 +76,15 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
         letter = self.get_object(request, object_id)
         return super().get_actions_detail(request, object_id) if letter and letter.state == states.OPEN else []
 
-    def has_triage_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """May redrive and discard."""
-        return request.user.has_perm(triage.MAY_TRIAGE)
+    def has_redrive_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """May redrive."""
+        return request.user.has_perm(triage.MAY_REDRIVE)
 
-    @action(description="Redrive", url_path="redrive", permissions=["triage"], icon="replay")
+    def has_discard_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """May discard and restore."""
+        return request.user.has_perm(triage.MAY_DISCARD)
+
+    @action(description="Redrive", url_path="redrive", permissions=["redrive"], icon="replay")
     def redrive(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Put the task back to work."""
         return self._decide(
@@ -95,7 +98,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
             form=DecisionForm(posted(request)),
         )
 
-    @action(description="Discard", url_path="discard", permissions=["triage"], icon="delete")
+    @action(description="Discard", url_path="discard", permissions=["discard"], icon="delete")
     def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Decide that it will not run again."""
         return self._decide(
@@ -115,8 +118,6 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
         letter = self.get_object(request, unquote(object_id))
         if letter is None:
             raise Http404
-        if not self.has_triage_permission(request):
-            raise PermissionDenied
 
         def act(values: dict[str, Any]) -> None:
             verb(letter.pk, actor=request.user, reason=values["reason"])

@@ -1,0 +1,221 @@
+"""Runs bulk operations, by the clock: counts, ends holds, releases at the pace, judges, ends.
+
+One tick is one transaction: a letter is decided and its item marked in it, or neither. Killed at any point, the next
+tick, of whichever clock, goes on where the last one committed.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from apps.access import audit
+from apps.core import failpoints
+from apps.core.errors import RedriveError
+from apps.dead_letters import bulk_states, decisions, states
+from apps.dead_letters.bulk.control import give_back
+from apps.dead_letters.bulk.plan import Action, count
+from apps.dead_letters.models import BulkItem, BulkOperation, DeadLetter
+
+log = structlog.get_logger(__name__)
+
+EVERY = 0.5  # seconds between two ticks
+UNWANTED = timedelta(hours=1)  # after which a counted operation that nobody has started gives its groups back
+MOST_AT_ONCE = 1000  # letters of one tick
+LONGEST_GAP = 2.0  # seconds of pace that a tick makes up for: a clock that was away starts gently
+LEAST_JUDGED = 10  # ended items before the share of failures means anything
+
+_SETTLE = """
+WITH ended AS (
+  UPDATE dead_letters_bulkitem i SET outcome = l.outcome FROM dead_letters_deadletter l
+  WHERE i.state = 'released' AND i.outcome = '' AND l.id = i.letter_id AND l.outcome <> ''
+  RETURNING i.operation_id, i.outcome)
+SELECT operation_id, count(*) FILTER (WHERE outcome = 'succeeded'), count(*) FILTER (WHERE outcome = 'dead'),
+  count(*) FILTER (WHERE outcome = 'cancelled')
+FROM ended GROUP BY operation_id ORDER BY operation_id
+"""
+_COUNT_ENDED = """
+UPDATE dead_letters_bulkoperation SET succeeded = succeeded + %s, failed = failed + %s, cancelled = cancelled + %s
+WHERE id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """Who has started an operation, as the letters and the audit name it."""
+
+    name: str
+    pk: int | None
+
+    def get_username(self) -> str:
+        """As they show it."""
+        return self.name
+
+
+def tick() -> int:
+    """Let every active operation do its next step; how many did something."""
+    settle()
+    active = BulkOperation.objects.filter(state__in=bulk_states.ACTIVE).order_by("pk").values_list("pk", flat=True)
+    return sum(_step(operation_id) for operation_id in list(active))
+
+
+@transaction.atomic
+def settle() -> None:
+    """Note how released tasks have ended; also of operations that have ended themselves."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTLE)
+        for operation_id, succeeded, failed, cancelled in cursor.fetchall():
+            cursor.execute(_COUNT_ENDED, [succeeded, failed, cancelled, operation_id])
+
+
+def _step(operation_id: UUID) -> bool:
+    try:
+        with transaction.atomic():
+            operation = (
+                BulkOperation.objects.select_for_update(skip_locked=True)
+                .filter(pk=operation_id, state__in=bulk_states.ACTIVE)
+                .first()
+            )
+            return operation is not None and _advance(operation, _now())
+    except RedriveError as error:
+        # What it was made of is understood no longer: a project that is gone, a word of an older version.
+        log.warning("bulk_operation_stopped", operation=operation_id.hex, error=error.message)
+        operation = BulkOperation.objects.get(pk=operation_id)
+        return _end(operation, bulk_states.CANCELLED, _now(), f"It cannot go on: {error.message}")
+
+
+def _advance(operation: BulkOperation, now: datetime) -> bool:
+    match operation.state:
+        case bulk_states.COUNTING:
+            if count(operation) and not operation.pending:
+                return _end(operation, bulk_states.DONE, now, "No letter was left to decide.")
+            return True
+        case bulk_states.READY if operation.created_at < now - UNWANTED:
+            return _end(operation, bulk_states.CANCELLED, now, "Nobody started it within an hour.")
+        case bulk_states.HOLDING if operation.release_at is not None and operation.release_at <= now:
+            operation.state = bulk_states.CANARY if operation.canary else bulk_states.RUNNING
+            operation.paced_at = now
+            operation.save(update_fields=["state", "paced_at"])
+            _release(operation, now)
+            return True
+        case bulk_states.CANARY | bulk_states.RUNNING:
+            return _judge(operation, now) or _release(operation, now)
+    return False
+
+
+def _judge(operation: BulkOperation, now: datetime) -> bool:
+    """Whether what has ended so far ends, stops or frees the operation."""
+    if operation.state == bulk_states.CANARY:
+        is_tried = operation.released >= operation.canary or not operation.pending
+        if operation.failed or operation.cancelled:
+            return _stop(operation, f"{operation.failed + operation.cancelled} of the first {operation.released} did "
+                         "not succeed.")  # fmt: skip
+        if is_tried and not operation.in_flight:
+            operation.state, operation.paced_at = bulk_states.RUNNING, now
+            operation.save(update_fields=["state", "paced_at"])
+    ended, failed = operation.ended - operation.judged_from, operation.failed - operation.judged_failed
+    if operation.pending and ended >= LEAST_JUDGED and failed * 100 > operation.stop_percent * ended:
+        return _stop(operation, f"{failed} of {ended} that have ended failed again: more than "
+                     f"{operation.stop_percent} %.")  # fmt: skip
+    if not operation.pending and not operation.in_flight:
+        return _end(operation, bulk_states.DONE, now)
+    return False
+
+
+def _release(operation: BulkOperation, now: datetime) -> bool:
+    wanted = _allowance(operation, now)
+    if wanted <= 0:
+        return False
+    items = BulkItem.objects.filter(operation_id=operation.pk, state=bulk_states.PENDING)
+    chosen = list(items.order_by("letter_id").values_list("letter_id", flat=True)[:wanted])
+    won = _decide(operation, chosen)
+    failpoints.hit("bulk.after_release")
+    redrives = operation.action == Action.REDRIVE
+    marks = {"state": bulk_states.RELEASED, "outcome": "" if redrives else operation.action}
+    of_it = BulkItem.objects.filter(operation_id=operation.pk)
+    of_it.filter(letter_id__in=won).update(**marks)
+    for cause, lost in _causes(operation, [one for one in chosen if one not in won]).items():
+        of_it.filter(letter_id__in=lost).update(state=bulk_states.SKIPPED, cause=cause)
+    operation.released += len(won)
+    operation.skipped += len(chosen) - len(won)
+    operation.save(update_fields=["released", "skipped", "paced_at"])
+    return True
+
+
+def _allowance(operation: BulkOperation, now: datetime) -> int:
+    """How many items may go now, by the pace and by what is in flight; the pace's rest stays for the next tick."""
+    if operation.state == bulk_states.CANARY:
+        return min(operation.canary - operation.released, operation.pending)
+    since = operation.paced_at or now
+    since = max(since, now - timedelta(seconds=max(LONGEST_GAP, 1 / operation.rate)))
+    # A ten thousandth more, so that n / rate seconds are n items whatever the rounding.
+    by_pace = math.floor((now - since).total_seconds() * operation.rate + 1e-4)
+    wanted = min(by_pace, operation.pending, MOST_AT_ONCE)
+    if operation.action == Action.REDRIVE:
+        wanted = min(wanted, operation.max_in_flight - operation.in_flight)
+    if by_pace > 0:
+        operation.paced_at = since + timedelta(seconds=by_pace / operation.rate)
+    return wanted
+
+
+def _decide(operation: BulkOperation, letter_ids: list[UUID]) -> set[UUID]:
+    shared: dict[str, Any] = {
+        "actor": Starter(operation.started_by, operation.actor_id),
+        "reason": operation.reason,
+        "operation_id": operation.pk,
+    }
+    if operation.action == Action.REDRIVE:
+        return decisions.redrive(letter_ids, **shared)
+    if operation.action == Action.DISCARD:
+        return decisions.discard(letter_ids, code=operation.discard_code, **shared)
+    return decisions.restore(letter_ids, **shared)
+
+
+def _causes(operation: BulkOperation, letter_ids: list[UUID]) -> dict[str, list[UUID]]:
+    """Why letters were not won, each with those it is true of."""
+    if not letter_ids:
+        return {}
+    rows = dict(DeadLetter.objects.filter(pk__in=letter_ids).values_list("pk", "state"))
+    found: dict[str, list[UUID]] = {}
+    for letter_id in letter_ids:
+        state = rows.get(letter_id)
+        if state is None:
+            cause = "it was deleted by retention"
+        elif state in (states.OPEN, states.DISCARDED) and state == _source(operation):
+            cause = "its task is gone or not dead any more"
+        else:
+            cause = f"somebody else decided: {state}"
+        found.setdefault(cause, []).append(letter_id)
+    return found
+
+
+def _source(operation: BulkOperation) -> str:
+    return states.DISCARDED if operation.action == Action.RESTORE else states.OPEN
+
+
+def _stop(operation: BulkOperation, why: str) -> bool:
+    operation.state, operation.stop_reason = bulk_states.STOPPED, why
+    operation.save(update_fields=["state", "stop_reason"])
+    audit.record("stop", operation, actor=audit.CLOCK, reason=why, after={"state": operation.state})
+    return True
+
+
+def _end(operation: BulkOperation, target: str, now: datetime, why: str = "") -> bool:
+    operation.state, operation.finished_at = target, now
+    if why:
+        operation.stop_reason = why
+    operation.save(update_fields=["state", "finished_at", "stop_reason"])
+    give_back(operation)
+    audit.record(target, operation, actor=audit.CLOCK, reason=why, after={"state": target})
+    return True
+
+
+def _now() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now

@@ -1,0 +1,199 @@
+"""The one language in which people narrow letters and groups: in the admin, over REST, on the command line.
+
+    kind:chat_completion code:model_error project:billing queue:low age:>2h "connection refused"
+
+All terms must match. A bare or quoted word is looked for in the words of the failure (message, code, upstream, kind);
+`task_...` finds the letters of a task. Ages: 90s, 30m, 2h, 7d; `age:>2h` (or `age:2h`) is older, `age:<2h` younger.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import reduce
+from typing import Final
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from apps.access.models import Project
+from apps.core.errors import InvalidRequest
+from apps.dead_letters import group_states, states
+from apps.dead_letters.models import DeadLetter, FailureGroup
+from apps.tasks import states as task_states
+from apps.tasks.models import PREFIX
+
+LONGEST = 500  # characters of a query
+MOST_TERMS = 20
+MOST_GROUPS = 10_000  # whose words may match: beyond it a search is too wide to narrow anything
+
+QUALIFIERS: Final = {
+    "kind": "a kind of task",
+    "queue": f"one of {', '.join(task_states.QUEUES)}",
+    "code": "an error code, such as model_error",
+    "project": "a project's name",
+    "age": "since the death (of a group: since it was first seen): 30m, >2h, <7d",
+    "state": f"of letters: {', '.join(states.ALL)}; of groups: {', '.join(group_states.ALL)}",
+    "group": "the first characters of a fingerprint",
+    "owner": "who a group is assigned to; `none`: nobody",
+}
+HELP = "Words of the failure, a task id, or kind: queue: code: project: age: state: group: owner:"
+
+_TERM = re.compile(r'(?:(?P<name>[a-z_]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))(?=\s|$)')
+_AGE = re.compile(r"(?P<way>[<>]?)(?P<number>\d{1,6})(?P<unit>[smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parsed search. older, younger: ages. words: each must be in the failure's words."""
+
+    kind: str = ""
+    queue: str = ""
+    code: str = ""
+    project: str = ""
+    state: str = ""
+    group: str = ""
+    owner: str = ""
+    older: timedelta | None = None
+    younger: timedelta | None = None
+    task: UUID | None = None
+    words: tuple[str, ...] = ()
+
+    def is_empty(self) -> bool:
+        """Whether it narrows nothing."""
+        return self == Query()
+
+
+def parse(text: str) -> Query:
+    """The query of a text. Raises InvalidRequest (param `q`) that says what is wrong and what there is."""
+    if len(text) > LONGEST or "\0" in text:
+        raise InvalidRequest(f"A search has at most {LONGEST} characters, and no NUL.", param="q")
+    found: dict[str, object] = {}
+    words: list[str] = []
+    place, count = 0, 0
+    text = text.strip()
+    while place < len(text):
+        match = _TERM.match(text, place)
+        if match is None:
+            raise InvalidRequest(f'This cannot be read: {text[place : place + 40]!r}. Quote it with "...".', param="q")
+        place = match.end()
+        while place < len(text) and text[place].isspace():
+            place += 1
+        count += 1
+        value = match["quoted"] if match["quoted"] is not None else match["bare"]
+        _take(match["name"], value, found, words)
+    if count > MOST_TERMS:
+        raise InvalidRequest(f"A search has at most {MOST_TERMS} terms.", param="q")
+    return Query(**found, words=tuple(words))  # type: ignore[arg-type]
+
+
+def letters(query: Query, *, now: datetime | None = None) -> "QuerySet[DeadLetter]":
+    """The letters that match, in no order. now: that ages are counted from. Raises InvalidRequest."""
+    rows = DeadLetter.objects.all()
+    for name in ("kind", "queue", "code", "state"):
+        if value := getattr(query, name):
+            rows = rows.filter(**{name: value})
+    _known("state", query.state, states.ALL)
+    if query.project:
+        rows = rows.filter(project_id=_project(query.project))
+    if query.task is not None:
+        rows = rows.filter(task_id=query.task)
+    now = now or timezone.now()
+    if query.older is not None:
+        rows = rows.filter(created_at__lt=now - query.older)
+    if query.younger is not None:
+        rows = rows.filter(created_at__gte=now - query.younger)
+    if query.words or query.group or query.owner:
+        # Groups are few: found first, they lead Postgres to the letters by an index.
+        among = _words(_of_owner(FailureGroup.objects.all(), query.owner), query)
+        rows = rows.filter(group_id__in=list(among.values_list("pk", flat=True)[:MOST_GROUPS]))
+    return rows
+
+
+def groups(query: Query) -> "QuerySet[FailureGroup]":
+    """The groups that match, in no order. Raises InvalidRequest."""
+    rows = _words(_of_owner(FailureGroup.objects.all(), query.owner), query)
+    for name in ("kind", "queue", "code", "state"):
+        if value := getattr(query, name):
+            rows = rows.filter(**{name: value})
+    _known("state", query.state, group_states.ALL)
+    now = timezone.now()
+    if query.older is not None:
+        rows = rows.filter(first_seen__lt=now - query.older)
+    if query.younger is not None:
+        rows = rows.filter(first_seen__gte=now - query.younger)
+    if query.project:
+        rows = rows.extra(
+            where=[
+                "EXISTS (SELECT 1 FROM dead_letters_groupkey k "
+                "WHERE k.group_id = dead_letters_failuregroup.fingerprint AND k.project_id = %s)"
+            ],
+            params=[_project(query.project)],
+        )
+    if query.task is not None:
+        rows = rows.filter(pk__in=DeadLetter.objects.filter(task_id=query.task).values("group_id"))
+    return rows
+
+
+def quoted(value: str) -> str:
+    """A value as a term's, with quotes where it needs them."""
+    value = value.replace('"', " ")
+    return f'"{value}"' if re.search(r"\s", value) or not value else value
+
+
+def _take(name: str | None, value: str, found: dict[str, object], words: list[str]) -> None:
+    if name is None or name not in QUALIFIERS:
+        if name is not None and re.fullmatch(r"[a-z]+", name) and not value.startswith("//"):
+            raise InvalidRequest(f"There is no {name}: here. There are: {': '.join(QUALIFIERS)}:", param="q")
+        text = value if name is None else f"{name}:{value}"
+        if text.startswith(PREFIX) and (task := _uuid(text.removeprefix(PREFIX))) is not None:
+            found["task"] = task
+        elif text:
+            words.append(text)
+        return
+    if name == "age":
+        match = _AGE.fullmatch(value)
+        if match is None:
+            raise InvalidRequest(f"age: is {QUALIFIERS['age']}.", param="q")
+        way = "younger" if match["way"] == "<" else "older"
+        found[way] = timedelta(**{_UNITS[match["unit"]]: min(int(match["number"]), 40_000 * 86_400)})
+        return
+    if not value:
+        raise InvalidRequest(f"{name}: is {QUALIFIERS[name]}.", param="q")
+    found[name] = value
+
+
+def _words(rows: "QuerySet[FailureGroup]", query: Query) -> "QuerySet[FailureGroup]":
+    if query.group:
+        rows = rows.filter(pk__startswith=query.group)
+    for word in query.words:
+        fields = ("message", "code", "upstream", "kind")
+        rows = rows.filter(reduce(lambda a, b: a | b, (Q(**{f"{field}__icontains": word}) for field in fields)))
+    return rows
+
+
+def _of_owner(rows: "QuerySet[FailureGroup]", owner: str) -> "QuerySet[FailureGroup]":
+    if owner == "none":
+        return rows.filter(owner__isnull=True)
+    return rows.filter(owner__username=owner) if owner else rows
+
+
+def _project(name: str) -> UUID:
+    found = Project.objects.filter(name=name).values_list("pk", flat=True).first()
+    if found is None:
+        raise InvalidRequest(f"There is no project {name[:64]!r}.", param="q")
+    return found
+
+
+def _known(name: str, value: str, known: Sequence[str]) -> None:
+    if value and value not in known:
+        raise InvalidRequest(f"{name}: is one of {', '.join(known)}.", param="q")
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Says in plain words what a dead letter is about."""

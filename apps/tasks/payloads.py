@@ -1,0 +1,136 @@
+"""The arguments of dead tasks, for those who may edit them: read in the kind's present version, written as a revision.
+
+A revision is never changed; the last one counts. For `dead_letters.triage`, which redrives what was edited.
+"""
+
+import json
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from pydantic import ValidationError
+
+from apps.access import audit
+from apps.access.permissions import require
+from apps.core import field_paths, json_codec
+from apps.core.errors import Conflict, InvalidRequest
+from apps.tasks import kinds, states
+from apps.tasks.errors import TaskNotFound, UnknownKind
+from apps.tasks.models import Task, TaskPayload
+
+MAY_EDIT = "tasks.edit_payload"
+MAX_REVISIONS = 1000
+Json = dict[str, Any]
+
+
+class RevisionIsOld(Conflict):
+    default_message = "The payload has a later revision."
+
+
+class Change(NamedTuple):
+    """What a revision changed, as the audit keeps it: which arguments, by name and length, never their words."""
+
+    before: Json
+    after: Json
+
+
+class Revision(NamedTuple):
+    """One stored revision. body: JSON text."""
+
+    number: int
+    body: str
+    created_at: Any
+
+
+@transaction.atomic
+def present(task_id: UUID, *, actor: Any = None, reason: str = "") -> tuple[int, Json]:
+    """The number of the last revision and its arguments in the kind's present version. The look is audited.
+
+    Raises TaskNotFound, PermissionDenied; Conflict where no code of today knows its kind.
+    """
+    require(actor, MAY_EDIT)
+    task = Task.objects.filter(pk=task_id).first()
+    if task is None:
+        raise TaskNotFound()
+    audit.record("reveal", task, actor=actor, reason=reason)
+    last = _last(task)
+    return last.revision, _upcast(task, last.body)
+
+
+def revisions(task_id: UUID) -> list[Revision]:
+    """All revisions of a task, first to last."""
+    rows = TaskPayload.objects.filter(task_id=task_id).order_by("revision")
+    return [Revision(row.revision, row.body, row.created_at) for row in rows[:MAX_REVISIONS]]
+
+
+@transaction.atomic
+def revise(task_id: UUID, *, text: str, revision: int) -> Change:
+    """Write a dead task's next revision: JSON text of its kind's arguments, made of the revision that was edited.
+
+    The caller has checked who may. Raises TaskNotFound (gone, or not dead), RevisionIsOld, InvalidRequest.
+    """
+    task = Task.objects.select_for_update().filter(pk=task_id, state=states.DEAD).first()
+    if task is None:
+        raise TaskNotFound()
+    last = _last(task)
+    if last.revision != revision:
+        raise RevisionIsOld()
+    before = _upcast(task, last.body)  # which says so where no code knows the kind
+    args = _checked(kinds.find(task.kind), text)
+    if args == before:
+        raise InvalidRequest("Nothing was changed. Redrive it as it is, or edit it.", param="payload")
+    body = json_codec.ascii_dumps(args)
+    TaskPayload.objects.create(task_id=task_id, revision=revision + 1, body=body)
+    version = kinds.find(task.kind).version
+    if task.schema_version != version:
+        Task.objects.filter(pk=task_id).update(schema_version=version)
+    changed = {name for name in before.keys() | args.keys() if before.get(name) != args.get(name)}
+    return Change(
+        {"revision": revision, **_sizes(before, changed)}, {"revision": revision + 1, **_sizes(args, changed)}
+    )
+
+
+def _checked(kind: kinds.Kind, text: str) -> Json:
+    if len(text) > settings.REDRIVE.max_body:
+        raise InvalidRequest("The payload is too large.", param="payload")
+    try:
+        args = json_codec.loads_strict(text.encode())
+    except (ValueError, UnicodeEncodeError) as error:
+        raise InvalidRequest(f"This is not JSON: {error}", param="payload") from None
+    if not isinstance(args, dict):
+        raise InvalidRequest("A payload is a JSON object: {...}.", param="payload")
+    try:
+        kind.args.model_validate(args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise field_paths.invalid(first, first["loc"], args) from None
+    return args
+
+
+def _last(task: Task) -> TaskPayload:
+    last = TaskPayload.objects.filter(task_id=task.pk).order_by("-revision").first()
+    if last is None:
+        raise TaskNotFound("Its payload is gone.")
+    return last
+
+
+def _upcast(task: Task, body: str) -> Json:
+    try:
+        kind = kinds.find(task.kind)
+        found = json.loads(body)
+        if not isinstance(found, dict):
+            raise TypeError("a payload is a JSON object")
+        return kinds.upcast(kind, task.schema_version, found)
+    except UnknownKind as error:
+        raise Conflict(error.message) from None
+    except (ValueError, TypeError, KeyError):
+        return {"payload": body[:1000]}  # whoever edits it sees at least what is stored
+
+
+def _sizes(args: Json, names: set[str]) -> Json:
+    return {
+        f"payload.{str(name)[:60]}": f"{len(json.dumps(args[name]))} characters"
+        for name in sorted(names)[:50]
+        if name in args
+    }
