@@ -1,10 +1,12 @@
 """Lists of long tables that stay fast with millions of rows: newest first, by (time, id) or by id, never counted."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -15,6 +17,36 @@ from unfold.views import ChangeList
 from apps.access.audited_admin import ReadOnlyModelAdmin
 
 OLDER, NEWER = "older", "newer"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of rows, and the cursors of the pages beside it; empty where there is none."""
+
+    rows: list[Any]
+    older: str
+    newer: str
+
+
+def read_page(queryset: "QuerySet[Any]", *, field: str, size: int, asked: Mapping[str, str]) -> Page:
+    """The page that `?older=` or `?newer=` asks for, newest first by (field, pk). One row more is read, to know whether
+    there is another page. Raises IncorrectLookupParameters for a cursor that was never given."""
+    parse = queryset.model._meta.pk.to_python
+    older, newer = (_cursor(asked.get(way), parse, by_id=field == "pk") for way in (OLDER, NEWER))
+    if newer:
+        rows = list(_beyond(queryset.order_by(field, "pk"), field, newer, "gt")[: size + 1])
+        has_newer, has_older = len(rows) > size, True
+        rows = rows[:size][::-1]
+    else:
+        queryset = queryset.order_by(f"-{field}", "-pk") if field != "pk" else queryset.order_by("-pk")
+        rows = list((_beyond(queryset, field, older, "lt") if older else queryset)[: size + 1])
+        has_newer, has_older = older is not None, len(rows) > size
+        rows = rows[:size]
+
+    def cursor(row: Any) -> str:
+        return str(row.pk) if field == "pk" else f"{getattr(row, field).isoformat()}_{row.pk}"
+
+    return Page(rows, cursor(rows[-1]) if has_older and rows else "", cursor(rows[0]) if has_newer and rows else "")
 
 
 class KeysetChangeList(ChangeList):
@@ -31,18 +63,10 @@ class KeysetChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         """One row more than a page is read, to know whether there is a next page."""
-        field, size = self.model_admin.keyset_field, self.list_per_page
-        older, newer = (_cursor(request.GET.get(way), by_id=field == "pk") for way in (OLDER, NEWER))
-        if newer:
-            rows = list(_beyond(self.queryset.order_by(field, "pk"), field, newer, "gt")[: size + 1])
-            self.has_newer, self.has_older = len(rows) > size, True
-            rows = rows[:size][::-1]
-        else:
-            queryset = _beyond(self.queryset, field, older, "lt") if older else self.queryset
-            rows = list(queryset[: size + 1])
-            self.has_newer, self.has_older = older is not None, len(rows) > size
-            rows = rows[:size]
-        self.result_list = rows
+        size = self.list_per_page
+        page = read_page(self.queryset, field=self.model_admin.keyset_field, size=size, asked=request.GET)
+        self.older, self.newer = page.older, page.newer
+        self.result_list = rows = page.rows
         self.result_count = len(rows)
         self.full_result_count = len(rows)  # equal to the one above: unfold then shows no "(Show all)"
         self.show_full_result_count = self.show_admin_actions = self.can_show_all = self.multi_page = False
@@ -51,22 +75,17 @@ class KeysetChangeList(ChangeList):
     @property
     def older_url(self) -> str:
         """The next page's query string."""
-        return self._page_url(OLDER, -1) if self.has_older and self.result_list else ""
+        return str(self.get_query_string({OLDER: self.older}, remove=[OLDER, NEWER])) if self.older else ""
 
     @property
     def newer_url(self) -> str:
         """The previous page's query string."""
-        return self._page_url(NEWER, 0) if self.has_newer and self.result_list else ""
+        return str(self.get_query_string({NEWER: self.newer}, remove=[OLDER, NEWER])) if self.newer else ""
 
     @property
     def newest_url(self) -> str:
         """The first page's query string."""
         return str(self.get_query_string(remove=[OLDER, NEWER]))
-
-    def _page_url(self, name: str, index: int) -> str:
-        row, field = self.result_list[index], self.model_admin.keyset_field
-        cursor = str(row.pk) if field == "pk" else f"{getattr(row, field).isoformat()}_{row.pk}"
-        return str(self.get_query_string({name: cursor}, remove=[OLDER, NEWER]))
 
 
 class KeysetModelAdmin(ReadOnlyModelAdmin):
@@ -153,17 +172,19 @@ class DayRangeFilter(RangeDateFilter):
             return None
 
 
-def _cursor(text: str | None, *, by_id: bool) -> tuple[datetime | None, UUID] | None:
+def _cursor(text: str | None, parse: Callable[[str], Any], *, by_id: bool) -> tuple[datetime | None, Any] | None:
     if not text:
         return None
     time, _, row_id = text.rpartition("_")
     try:
-        return None if by_id else datetime.fromisoformat(time.replace(" ", "+")), UUID(row_id)
-    except ValueError as error:
+        if "\0" in text:
+            raise ValueError("NUL")
+        return None if by_id else datetime.fromisoformat(time.replace(" ", "+")), parse(row_id)
+    except (ValueError, ValidationError) as error:
         raise IncorrectLookupParameters(error) from error
 
 
-def _beyond(queryset: "QuerySet[Any]", field: str, cursor: tuple[datetime | None, UUID], way: str) -> "QuerySet[Any]":
+def _beyond(queryset: "QuerySet[Any]", field: str, cursor: tuple[datetime | None, Any], way: str) -> "QuerySet[Any]":
     time, row_id = cursor
     if time is None:
         return queryset.filter(**{f"pk__{way}": row_id})

@@ -89,9 +89,11 @@ def parse(text: str) -> Query:
     return Query(**found, words=tuple(words))  # type: ignore[arg-type]
 
 
-def letters(query: Query, *, now: datetime | None = None) -> "QuerySet[DeadLetter]":
-    """The letters that match, in no order. now: that ages are counted from. Raises InvalidRequest."""
-    rows = DeadLetter.objects.all()
+def letters(
+    query: Query, *, among: "QuerySet[DeadLetter] | None" = None, now: datetime | None = None
+) -> "QuerySet[DeadLetter]":
+    """The letters that match, among these or all. now: that ages are counted from. Raises InvalidRequest."""
+    rows = DeadLetter.objects.all() if among is None else among
     for name in ("kind", "queue", "code", "state"):
         if value := getattr(query, name):
             rows = rows.filter(**{name: value})
@@ -107,8 +109,8 @@ def letters(query: Query, *, now: datetime | None = None) -> "QuerySet[DeadLette
         rows = rows.filter(created_at__gte=now - query.younger)
     if query.words or query.group or query.owner:
         # Groups are few: found first, they lead Postgres to the letters by an index.
-        among = _words(_of_owner(FailureGroup.objects.all(), query.owner), query)
-        rows = rows.filter(group_id__in=list(among.values_list("pk", flat=True)[:MOST_GROUPS]))
+        chosen = _words(_of_owner(FailureGroup.objects.all(), query.owner), query)
+        rows = rows.filter(group_id__in=list(chosen.values_list("pk", flat=True)[:MOST_GROUPS]))
     return rows
 
 
@@ -148,7 +150,7 @@ def _take(name: str | None, value: str, found: dict[str, object], words: list[st
         if name is not None and re.fullmatch(r"[a-z]+", name) and not value.startswith("//"):
             raise InvalidRequest(f"There is no {name}: here. There are: {': '.join(QUALIFIERS)}:", param="q")
         text = value if name is None else f"{name}:{value}"
-        if text.startswith(PREFIX) and (task := _uuid(text.removeprefix(PREFIX))) is not None:
+        if (task := _uuid(text.removeprefix(PREFIX))) is not None:
             found["task"] = task
         elif text:
             words.append(text)

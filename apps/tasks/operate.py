@@ -11,10 +11,11 @@ from django.db import transaction
 from apps.access import audit
 from apps.access.permissions import require
 from apps.core import json_codec
+from apps.tasks import payloads
 from apps.tasks.errors import TaskNotFound
 from apps.tasks.lifecycle.cancel import Cancelled
 from apps.tasks.lifecycle.cancel import cancel as _cancel
-from apps.tasks.models import Task, TaskPayload, TaskResult
+from apps.tasks.models import Task, TaskResult
 
 MAY_CANCEL = "tasks.cancel_task"
 MAY_REVEAL = "tasks.reveal_payload"
@@ -39,19 +40,20 @@ def cancel(task_id: UUID, *, actor: Any = None, reason: str = "") -> Cancelled:
 
 @transaction.atomic
 def reveal(task_id: UUID, *, actor: Any = None, reason: str = "") -> dict[str, str]:
-    """The texts of a task by name, readable: its payload, result and callback URL.
+    """The texts of a task by name, readable: its payload, result and callback URL, and what edits have changed.
 
     Raises TaskNotFound, PermissionDenied. Each look is kept in the audit, in the transaction that reads the texts.
     """
     require(actor, MAY_REVEAL)
     task = _find(task_id)
     audit.record("reveal", task, actor=actor, reason=reason)
-    payload = TaskPayload.objects.filter(task_id=task_id).order_by("-revision").first()
+    revisions = payloads.revisions(task_id)
     result = TaskResult.objects.filter(pk=task_id).first()
     return {
-        "payload": json_codec.readable(payload.body) if payload else "",
+        "payload": json_codec.readable(revisions[-1].body) if revisions else "",
         "result": json_codec.readable(result.body) if result else "",
         "callback_url": task.callback_url,
+        "changes": payloads.differences(revisions),
     }
 
 

@@ -3,6 +3,8 @@
 A revision is never changed; the last one counts. For `dead_letters.triage`, which redrives what was edited.
 """
 
+import difflib
+import itertools
 import json
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -62,6 +64,16 @@ def revisions(task_id: UUID) -> list[Revision]:
     """All revisions of a task, first to last."""
     rows = TaskPayload.objects.filter(task_id=task_id).order_by("revision")
     return [Revision(row.revision, row.body, row.created_at) for row in rows[:MAX_REVISIONS]]
+
+
+def differences(found: list[Revision]) -> str:
+    """What each later revision changed, as unified diffs of readable JSON."""
+    texts = [(f"revision {one.number}", json_codec.readable(one.body).splitlines()) for one in found]
+    return "\n".join(
+        line
+        for (old, before), (new, after) in itertools.pairwise(texts)
+        for line in difflib.unified_diff(before, after, old, new, lineterm="", n=3)
+    )
 
 
 @transaction.atomic

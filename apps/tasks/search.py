@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from apps.completions.models import NUSD
+from apps.completions.models import NUSD, LedgerEntry
 from apps.core import ids
 from apps.tasks import states
 from apps.tasks.models import Task, TaskAttempt, WorkerPresence, shown_id
@@ -85,16 +85,18 @@ class Attempt:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    upstream_request_id: str = ""
 
 
 def timeline(task: Task) -> list[Attempt]:
     """The last hundred attempts, first to last; the one that runs at the end."""
     rows = list(TaskAttempt.objects.filter(task_id=task.pk).order_by("-number")[: MOST_ATTEMPTS + 1])[::-1]
+    upstream_ids = _upstream_ids(task) if rows else {}
     names = _names([row.worker for row in rows] + ([task.worker] if task.worker else []))
     ended = rows[0].finished_at if len(rows) > MOST_ATTEMPTS else task.created_at
     found = []
     for row in rows[-MOST_ATTEMPTS:]:
-        found.append(_attempt(row, ended, names))
+        found.append(_attempt(row, ended, names, upstream_ids.get(row.number, "")))
         ended = row.finished_at
     if task.worker and task.attempt_started_at:
         began = task.attempt_started_at
@@ -107,7 +109,7 @@ def timeline(task: Task) -> list[Attempt]:
     return found
 
 
-def _attempt(row: TaskAttempt, ended: datetime, names: dict[UUID, str]) -> Attempt:
+def _attempt(row: TaskAttempt, ended: datetime, names: dict[UUID, str], upstream_id: str) -> Attempt:
     return Attempt(
         number=row.number,
         cycle=row.cycle,
@@ -126,6 +128,7 @@ def _attempt(row: TaskAttempt, ended: datetime, names: dict[UUID, str]) -> Attem
         input_tokens=row.input_tokens,
         output_tokens=row.output_tokens,
         cost_usd=row.cost_nusd / NUSD,
+        upstream_request_id=upstream_id,
     )
 
 
@@ -150,6 +153,13 @@ def children(task: Task) -> Family:
         return Family([], {})
     found = Counter(of_it.order_by("item_index").values_list("state", flat=True)[:COUNTED_CHILDREN])
     return Family(first, {state: found[state] for state in states.ALL if found[state]})
+
+
+def _upstream_ids(task: Task) -> dict[int, str]:
+    """By attempt the id that the upstream gave its request: what its support asks for."""
+    rows = LedgerEntry.objects.filter(request_id=task.request_id, task_id=task.pk).exclude(upstream_request_id="")
+    found = rows.order_by("created_at").values_list("task_attempt", "upstream_request_id")
+    return {number: upstream_id for number, upstream_id in found if number is not None}
 
 
 def _names(workers: Sequence[UUID]) -> dict[UUID, str]:

@@ -110,7 +110,7 @@ def test_a_decision_is_asked_for_by_get_and_made_by_post(
     client, letter = as_person("view_deadletter", f"{action}_deadletter"), make_letter()
     assert client.get(page(letter, action)).status_code == 200
     assert state_of(letter) == "open"
-    response = client.post(page(letter, action), {"reason": "because"})
+    response = client.post(page(letter, action), {"reason": "because", "code": "duplicate"})
     assert response["Location"] == page(letter)
     assert state_of(letter) == state
     assert [(entry.action, entry.reason) for entry in AuditEntry.objects.all()] == [(action, "because")]
@@ -146,7 +146,7 @@ def test_who_comes_second_is_told_and_nothing_is_logged(admin_client: Client, ma
     letter = make_letter()
     triage.redrive(letter.pk)
     assert page(letter, "redrive") not in admin_client.get(page(letter)).content.decode()
-    response = admin_client.post(page(letter, "discard"), {"reason": "r"}, follow=True)
+    response = admin_client.post(page(letter, "discard"), {"reason": "r", "code": "other"}, follow=True)
     assert "redriven already" in response.content.decode()
     assert (state_of(letter), LogEntry.objects.count(), AuditEntry.objects.count()) == ("redriven", 0, 1)
 

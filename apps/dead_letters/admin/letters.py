@@ -1,80 +1,92 @@
 """The admin of dead letters: what failed for good, why, and what to do about it."""
 
 from typing import Any
-from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
-from django.http import Http404, HttpRequest, HttpResponse
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
+from django.urls import path, reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
 from apps.access.audited_admin import DecisionForm, Decisions, posted
 from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter, related
-from apps.dead_letters import states, triage
+from apps.core.errors import Conflict, InvalidRequest, NotFound
+from apps.dead_letters import search, states, triage
+from apps.dead_letters.admin import letter_page
+from apps.dead_letters.admin.forms import DiscardForm, EditForm
+from apps.dead_letters.bulk import plan
 from apps.dead_letters.models import DeadLetter
-from apps.tasks import search
-from apps.tasks.admin.links import task_link
-from apps.tasks.models import PREFIX, Task, TaskAttempt
+from apps.tasks.admin.filters import KindFilter, QueueFilter
 
 STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
-
-
-class DiscardForm(DecisionForm):
-    """Why."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["reason"].required = True
-        self.fields["reason"].help_text = "Kept with the letter and in the audit."
+BULK = {"redrive": plan.Action.REDRIVE, "discard": plan.Action.DISCARD, "restore": plan.Action.RESTORE}
 
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     """Tasks that failed for good and wait for a person."""
 
-    list_display = ("created_at", "shown_state", "kind", "code", "what", "project_name", "attempts")
+    list_display = ("created_at", "shown_state", "kind", "code", "what", "project_name", "attempts", "shown_outcome")
     list_filter = (
         ("state", ChoicesDropdownFilter),
+        KindFilter,
+        QueueFilter,
         ("project", OwnerFilter),
         ("created_at", DayRangeFilter),
     )
     search_fields = ("task_id__exact",)
-    search_help_text = "A whole task id"
-    fieldsets = (
-        (None, {"fields": ("shown_state", "what", "error", "task", "kind", "queue", "project_name", "key_name")}),
-        ("Decision", {"fields": ("created_at", "decided_at", "decided_by", "reason")}),
-    )
-    readonly_fields = ("shown_state", "what", "error", "task", "project_name", "key_name")
-    actions_detail = ("redrive", "discard")
+    search_help_text = search.HELP
+    list_before_template = "admin/dead_letters/letters_notice.html"
+    actions_detail = ("redrive", "edit", "discard", "restore")
     shown_relations = ("project", "api_key", "group")
-    change_form_outer_after_template = "admin/dead_letters/tried.html"
+
+    def get_urls(self) -> list[Any]:
+        """With the address that makes an operation of all that a search finds."""
+        own = path("act/", self.admin_site.admin_view(self.act), name="dead_letters_deadletter_act")
+        return [own, *super().get_urls()]
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """By the id of its task, with or without task_."""
-        term = search_term.strip()
+        """In the words of `search`; what it does not understand finds nothing, and the page says why."""
         try:
-            return (queryset.filter(task_id=UUID(term.removeprefix(PREFIX))) if term else queryset), False
-        except ValueError:
+            return search.letters(search.parse(search_term), among=queryset), False
+        except InvalidRequest as error:
+            messages.error(request, error.message)
             return queryset.none(), False
 
-    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
-        """With what was tried."""
-        letter = kwargs.get("obj")
-        if letter is not None:
-            task = Task.objects.filter(pk=letter.task_id).first()
-            context |= {
-                "timeline": search.timeline(task) if task else [],
-                "earlier_attempts": max(task.attempt - search.MOST_ATTEMPTS, 0) if task else 0,
-            }
-        response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Offers operations on all that a search finds to those who may."""
+        more = {
+            "may_redrive_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.REDRIVE]),
+            "may_discard_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.DISCARD]),
+            "query": request.GET.get("q", ""),
+        }
+        response: HttpResponse = super().changelist_view(request, {**(extra_context or {}), **more})
         return response
 
-    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
-        """What can be decided, for those who may."""
-        letter = self.get_object(request, object_id)
-        return super().get_actions_detail(request, object_id) if letter and letter.state == states.OPEN else []
+    def act(self, request: HttpRequest) -> HttpResponse:
+        """POST: an operation on all letters that a search finds."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        what, query = request.POST.get("act", ""), request.POST.get("q", "")
+        try:
+            operation = plan.create(BULK.get(what, ""), query=query or "state:open", actor=request.user)
+        except (InvalidRequest, Conflict, NotFound) as error:
+            messages.error(request, error.message)
+            return redirect(reverse("admin:dead_letters_deadletter_changelist"))
+        return redirect(reverse("admin:dead_letters_bulkoperation_change", args=[operation.pk]))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """One letter."""
+        letter = self._letter(request, object_id)
+        context = {"title": str(letter), **letter_page.context(request, letter)}
+        return self._page(request, letter, "admin/dead_letters/letter.html", context)
 
     def has_redrive_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """May redrive."""
@@ -83,6 +95,10 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     def has_discard_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """May discard and restore."""
         return request.user.has_perm(triage.MAY_DISCARD)
+
+    def has_edit_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """May edit payloads."""
+        return request.user.has_perm(triage.MAY_EDIT)
 
     @action(description="Redrive", url_path="redrive", permissions=["redrive"], icon="replay")
     def redrive(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -105,25 +121,83 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
             request,
             object_id,
             title="Discard this task",
-            explanation="The task will not run again. Its payload and its attempts stay until retention deletes them.",
+            explanation="The task will not run again. Until retention deletes it, it can be restored.",
             submit="Discard",
             verb=triage.discard,
             form=DiscardForm(posted(request)),
             danger=True,
         )
 
+    @action(description="Restore", url_path="restore", permissions=["discard"], icon="undo")
+    def restore(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Open a discarded letter again."""
+        return self._decide(
+            request,
+            object_id,
+            title="Restore this letter",
+            explanation="The letter is open again, as it was before it was discarded.",
+            submit="Restore",
+            verb=triage.restore,
+            form=DecisionForm(posted(request)),
+        )
+
+    @action(description="Edit and redrive", url_path="edit", permissions=["edit"], icon="edit")
+    def edit(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Change the payload, then put the task back to work. To open the editor is a POST: the audit keeps it."""
+        letter = self._letter(request, object_id)
+        if request.method != "POST":
+            text = "These are the words of a client. That you looked at them is kept in the audit."
+            context: dict[str, Any] = {"title": "Edit and redrive", "explanation": text, "opens": True}
+            return self._page(request, letter, "admin/dead_letters/edit.html", context)
+        try:
+            if "payload" not in request.POST:
+                draft = triage.draft(letter.pk, actor=request.user)
+                form: EditForm = EditForm(initial={"payload": draft.text, "revision": draft.revision})
+            else:
+                form = EditForm(posted(request))
+                if form.is_valid() and self._edited(request, letter, form):
+                    return redirect(self.change_url(letter))
+        except (Conflict, NotFound) as error:
+            messages.error(request, error.message)
+            return redirect(self.change_url(letter))
+        context = {"title": "Edit and redrive", "form": form, "opens": False}
+        response = self._page(request, letter, "admin/dead_letters/edit.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+    def _edited(self, request: HttpRequest, letter: DeadLetter, form: EditForm) -> bool:
+        values = form.cleaned_data
+        try:
+            with transaction.atomic():
+                triage.edit_and_redrive(
+                    letter.pk, text=values["payload"], revision=values["revision"], reason=values["reason"],
+                    actor=request.user,
+                )  # fmt: skip
+                self.log_action(request, letter, "Edit and redrive")
+        except InvalidRequest as error:
+            form.add_error("reason" if error.param == "reason" else "payload", error.message)
+            return False
+        messages.success(request, "Edited and redriven: the task runs with the new payload.")
+        return True
+
     def _decide(
         self, request: HttpRequest, object_id: str, *, verb: Any, form: DecisionForm, danger: bool = False, **texts: str
     ) -> HttpResponse:
-        letter = self.get_object(request, unquote(object_id))
-        if letter is None:
-            raise Http404
+        letter = self._letter(request, object_id)
 
         def act(values: dict[str, Any]) -> None:
-            verb(letter.pk, actor=request.user, reason=values["reason"])
+            verb(letter.pk, actor=request.user, **values)
             messages.success(request, f"{texts['submit']}: done.")
 
         return self.decide(request, letter, act=act, form=form, danger=danger, **texts)
+
+    def _letter(self, request: HttpRequest, object_id: str) -> DeadLetter:
+        letter: DeadLetter | None = self.get_object(request, unquote(object_id))
+        if letter is None:
+            raise Http404
+        if not self.has_view_permission(request, letter):
+            raise PermissionDenied
+        return letter
 
     @display(description="state", label=STATES)
     def shown_state(self, letter: DeadLetter) -> str:
@@ -136,13 +210,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
         group = related(letter, "group")
         return format_html("{}<br><span>{}</span>", str(group), group.message[:200]) if group else letter.code
 
-    @display(description="error")
-    def error(self, letter: DeadLetter) -> str:
-        """The last attempt's own words."""
-        last = TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle).order_by("-number").first()
-        return last.error_message if last else ""
-
-    @display(description="task")
-    def task(self, letter: DeadLetter) -> str:
-        """With a link."""
-        return task_link(letter.task_id)
+    @display(description="then")
+    def shown_outcome(self, letter: DeadLetter) -> str:
+        """How the redriven task ended."""
+        return letter.outcome or ("under way" if letter.state == states.REDRIVEN else "")

@@ -108,6 +108,7 @@ class TaskTexts(serializers.Serializer[Any]):
     payload = serializers.CharField()
     result = serializers.CharField()
     callback_url = serializers.CharField()
+    changes = serializers.CharField(help_text="What edits have changed, as unified diffs; empty without any.")
 
 
 class TaskFilter(django_filters.FilterSet):  # type: ignore[misc]

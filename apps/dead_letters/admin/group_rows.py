@@ -1,0 +1,88 @@
+"""Failure groups as lists show them: a page of rows with sparklines and holds, by as many queries as for one row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db.models import Count, QuerySet
+from django.utils.safestring import SafeString
+
+from apps.access.keyset_admin import Page, read_page
+from apps.dead_letters import group_states, queries, search
+from apps.dead_letters.admin import sparkline
+from apps.dead_letters.models import FailureGroup
+from apps.tasks import holds
+
+SIZE = 50  # rows of a page
+TABS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "review": ("For review", group_states.TO_REVIEW),
+    "open": ("Open", (group_states.OPEN,)),
+    "snoozed": ("Snoozed", (group_states.SNOOZED,)),
+    "resolved": ("Resolved", (group_states.RESOLVED,)),
+    "all": ("All", group_states.ALL),
+}
+DOTS: Final = {
+    group_states.FOR_REVIEW: "rd-dot-bad",
+    group_states.REGRESSED: "rd-dot-bad",
+    group_states.OPEN: "rd-dot-warn",
+    group_states.SNOOZED: "rd-dot-quiet",
+    group_states.RESOLVED: "rd-dot-good",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group with what its own row does not hold."""
+
+    group: FailureGroup
+    spark: SafeString
+    held: bool
+
+    @property
+    def dot(self) -> str:
+        """The CSS class of its status dot."""
+        return DOTS[self.group.state]
+
+    @property
+    def words(self) -> str:
+        """Its state in words."""
+        return group_states.WORDS[self.group.state]
+
+
+def rows_of(groups: Sequence[FailureGroup]) -> list[Row]:
+    """Rows for groups whose owners are loaded: two queries more."""
+    names = [group.pk for group in groups]
+    sparks, held = queries.sparklines(names), holds.held(names)
+    return [Row(group, sparkline.draw(sparks.get(group.pk, [0] * queries.DAY)), group.pk in held) for group in groups]
+
+
+def matching(tab: str, query: str) -> "QuerySet[FailureGroup]":
+    """The groups of a tab that a search finds. Raises InvalidRequest."""
+    found = search.groups(search.parse(query))
+    return found if tab == "all" else found.filter(state__in=TABS[tab][1])
+
+
+def page(tab: str, query: str, asked: Mapping[str, str]) -> Page:
+    """A page of them, last seen first. Raises InvalidRequest, IncorrectLookupParameters."""
+    return read_page(matching(tab, query).select_related("owner"), field="last_seen", size=SIZE, asked=asked)
+
+
+def tabs(chosen: str, query: str) -> list[dict[str, Any]]:
+    """The tabs with the number of their groups: these are few, so they are counted."""
+    found = search.groups(search.parse(query)).values_list("state").annotate(n=Count("pk")).order_by()
+    counts: dict[str, int] = dict(found)
+    return [
+        {
+            "name": name,
+            "title": title,
+            "count": sum(counts.get(state, 0) for state in states),
+            "is_chosen": name == chosen,
+        }
+        for name, (title, states) in TABS.items()
+    ]
+
+
+def urgent(most: int) -> list[Row]:
+    """The groups that an operator looks at first: for review and with open letters, most of them first."""
+    found = FailureGroup.objects.filter(open_count__gt=0, state__in=(*group_states.TO_REVIEW, group_states.OPEN))
+    return rows_of(list(found.select_related("owner").order_by("-open_count", "fingerprint")[:most]))
