@@ -9,8 +9,12 @@ from django.urls import reverse_lazy
 
 # Title of a section -> its pages: title, icon, model.
 _SECTIONS = {
-    "Tasks": [
+    "Failures": [
+        ("Failure groups", "category", "dead_letters.failuregroup"),
         ("Dead letters", "mark_email_unread", "dead_letters.deadletter"),
+        ("Bulk operations", "fact_check", "dead_letters.bulkoperation"),
+    ],
+    "Tasks": [
         ("Tasks", "task", "tasks.task"),
         ("Queues", "low_priority", "tasks.queuestate"),
         ("Workers", "engineering", "tasks.workerpresence"),

@@ -64,6 +64,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "redis_away": any(one.state == "unknown" for one in breakers),
         "trouble": breaker_board.trouble(breakers),
         "work": work_strip.context(request),
+        **work_strip.broken(request),
     }
     if day and not day.total.requests:
         found["steps"] = first_steps(request)

@@ -1,17 +1,20 @@
-"""The strip of the operators' home that tells of tasks: queues, workers, the clock, open dead letters."""
+"""What the operators' home tells of tasks: what is broken, letters, queues, workers, the clock, what runs in bulk."""
 
 from typing import Any
 
 from django.http import HttpRequest
 
-from apps.dead_letters import queries as letters
+from apps.dead_letters import bulk_states, group_rows, queries
+from apps.dead_letters.models import BulkOperation
 from apps.tasks import liveness, queues
 
 CAP = 1_000  # rows counted of each kind: the home refreshes itself every few seconds
+MOST_GROUPS = 8
+MOST_OPERATIONS = 5
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
-    """The template's variables; only what this user may see. Four queries, whose cost does not grow with the tables."""
+    """The template's variables; only what this user may see. A few queries whose cost does not grow with the tables."""
     user = request.user
     found: dict[str, Any] = {}
     if user.has_perm("tasks.view_queuestate"):
@@ -19,11 +22,19 @@ def context(request: HttpRequest) -> dict[str, Any]:
     if user.has_perm("tasks.view_workerpresence"):
         found["workers"] = _workers(liveness.workers(), liveness.chores())
     if user.has_perm("dead_letters.view_deadletter"):
-        stands = letters.standing()
-        found["letters"] = {
-            "count": f"{stands.open_letters:,}", "any": bool(stands.open_letters), "since": stands.since
-        }  # fmt: skip
+        found["letters"] = queries.standing()
+    if user.has_perm("dead_letters.view_bulkoperation"):
+        active = BulkOperation.objects.filter(state__in=bulk_states.ACTIVE).order_by("-created_at", "-id")
+        found["operations"] = list(active[:MOST_OPERATIONS])
     return found
+
+
+def broken(request: HttpRequest) -> dict[str, Any]:
+    """The table of what is broken, with what this user may do about it; empty for those who may not see it."""
+    if not request.user.has_perm("dead_letters.view_failuregroup"):
+        return {}
+    rows = group_rows.urgent(MOST_GROUPS)
+    return {"rows": rows, "shows_groups": True, **group_rows.may(request)}
 
 
 def _workers(found: list[liveness.Worker], beats: list[liveness.ChoreBeat]) -> dict[str, Any]:

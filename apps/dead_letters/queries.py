@@ -106,7 +106,7 @@ def of_tasks(tasks: Sequence[Task]) -> dict[UUID, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where the dead letters stand. Counts are the groups', folded a moment ago. since: of the oldest open letter."""
+    """Where the dead letters stand. open_letters: also without a clock. since: of the oldest open letter."""
 
     open_letters: int
     to_review: int
@@ -117,11 +117,12 @@ class Standing:
 
 
 def standing() -> Standing:
-    """The header's numbers, from the few rows of the groups and one step in an index."""
+    """The header's numbers, from the few rows of the groups, what waits to be folded, and one step in an index."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT coalesce(sum(open_count), 0)::bigint, count(*) FILTER (WHERE state = ANY(%s)),
+            SELECT (coalesce(sum(open_count), 0) + coalesce(
+                (SELECT sum(opened) FROM dead_letters_grouptally), 0))::bigint, count(*) FILTER (WHERE state = ANY(%s)),
               count(*) FILTER (WHERE state = 'regressed'),
               count(*) FILTER (WHERE first_seen > now() - interval '24 hours'),
               (SELECT created_at FROM dead_letters_deadletter WHERE state = 'open' ORDER BY created_at, id LIMIT 1),

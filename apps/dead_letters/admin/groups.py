@@ -16,8 +16,7 @@ from unfold.decorators import action
 from apps.access.audited_admin import DecisionForm, posted
 from apps.access.models import AuditEntry
 from apps.core.errors import Conflict, InvalidRequest, NotFound
-from apps.dead_letters import group_states, grouping, queries, search, states, verdict
-from apps.dead_letters.admin import group_rows, sparkline
+from apps.dead_letters import group_rows, group_states, grouping, queries, search, sparkline, states, verdict
 from apps.dead_letters.admin.forms import AssignForm, NoteForm, SnoozeForm
 from apps.dead_letters.bulk import plan
 from apps.dead_letters.models import BulkOperation, DeadLetter, FailureGroup
@@ -58,7 +57,7 @@ class GroupAdmin(BoardAdmin):
             "tab": tab,
             "q": query,
             "help": search.HELP,
-            **_may(request),
+            **group_rows.may(request),
         }
 
     def act(self, request: HttpRequest) -> HttpResponse:
@@ -90,7 +89,12 @@ class GroupAdmin(BoardAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         group = self._group(object_id)
-        context = {"title": str(group), "row": group_rows.rows_of([group])[0], **self.page(group), **_may(request)}
+        context = {
+            "title": str(group),
+            "row": group_rows.rows_of([group])[0],
+            **self.page(group),
+            **group_rows.may(request),
+        }
         return self._page(request, group, "admin/dead_letters/group.html", context)
 
     def page(self, group: FailureGroup) -> dict[str, Any]:
@@ -202,15 +206,6 @@ class GroupAdmin(BoardAdmin):
         if group is None:
             raise Http404
         return group
-
-
-def _may(request: HttpRequest) -> dict[str, bool]:
-    return {
-        "may_change": request.user.has_perm(grouping.MAY_CHANGE),
-        "may_hold": request.user.has_perm(grouping.MAY_HOLD),
-        "may_redrive_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.REDRIVE]),
-        "may_discard_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.DISCARD]),
-    }
 
 
 def _chosen(request: HttpRequest) -> list[str]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db.models import Count, QuerySet
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from apps.access.keyset_admin import Page, read_page
-from apps.dead_letters import group_states, queries, search
-from apps.dead_letters.admin import sparkline
+from apps.dead_letters import group_states, grouping, queries, search, sparkline
+from apps.dead_letters.bulk import plan
 from apps.dead_letters.models import FailureGroup
 from apps.tasks import holds
 
@@ -86,3 +87,13 @@ def urgent(most: int) -> list[Row]:
     """The groups that an operator looks at first: for review and with open letters, most of them first."""
     found = FailureGroup.objects.filter(open_count__gt=0, state__in=(*group_states.TO_REVIEW, group_states.OPEN))
     return rows_of(list(found.select_related("owner").order_by("-open_count", "fingerprint")[:most]))
+
+
+def may(request: HttpRequest) -> dict[str, bool]:
+    """What the person may do with groups, as the templates ask."""
+    return {
+        "may_change": request.user.has_perm(grouping.MAY_CHANGE),
+        "may_hold": request.user.has_perm(grouping.MAY_HOLD),
+        "may_redrive_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.REDRIVE]),
+        "may_discard_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.DISCARD]),
+    }
