@@ -12,6 +12,7 @@ from apps.access.keyset_admin import Page, read_page
 from apps.dead_letters import group_states, grouping, queries, search, sparkline
 from apps.dead_letters.bulk import plan
 from apps.dead_letters.models import FailureGroup
+from apps.dead_letters.spans import ago
 from apps.tasks import holds
 
 SIZE = 50  # rows of a page
@@ -43,6 +44,16 @@ class Row:
     def dot(self) -> str:
         """The CSS class of its status dot."""
         return DOTS[self.group.state]
+
+    @property
+    def first_seen(self) -> str:
+        """How long ago."""
+        return ago(self.group.first_seen)
+
+    @property
+    def last_seen(self) -> str:
+        """How long ago."""
+        return ago(self.group.last_seen)
 
     @property
     def words(self) -> str:

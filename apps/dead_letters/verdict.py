@@ -1,12 +1,13 @@
 """Says in plain words what a letter, or a group of them, is about: what broke, how often, whether it still does."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import connection
 from django.utils import timezone
 
 from apps.dead_letters.models import DeadLetter, FailureGroup
+from apps.dead_letters.spans import ago, span
 from apps.tasks.models import TaskAttempt
 
 LOOKED_AT = 5_000  # rows of the ledger, the newest, that tell of an upstream's health
@@ -62,7 +63,7 @@ def of_group(group: FailureGroup) -> str:
     said = f"answered {group.status}" if group.upstream and group.status else f"failed with {group.code}"
     who = group.upstream or group.kind
     count = f"{group.died_count:,} time{'' if group.died_count == 1 else 's'}"
-    parts = [f"{who} {said}: {count} since {_moment(group.first_seen)}, last {_ago(group.last_seen)}"]
+    parts = [f"{who} {said}: {count} since {_moment(group.first_seen)}, last {ago(group.last_seen)}"]
     keys = group.key_count
     if keys:
         parts.append(f"{keys:,} API key{'' if keys == 1 else 's'} hit")
@@ -78,7 +79,7 @@ def _tries(letter: DeadLetter, attempts: list[TaskAttempt]) -> str:
         return "It died before anything was tried" if not letter.attempts else "It died; its attempts are gone"
     took = attempts[-1].finished_at - attempts[0].started_at
     count = f"{len(attempts)} attempts" if len(attempts) > 1 else "one attempt"
-    return f"Died after {count} in {_long(took)}"
+    return f"Died after {count} in {span(took)}"
 
 
 def _said(attempt: TaskAttempt) -> str:
@@ -95,23 +96,10 @@ def _now(state: Health) -> str:
     if state.healthy_since is not None:
         return f"this provider has been healthy since {_moment(state.healthy_since)}"
     if state.last_failure is not None:
-        return f"this provider still failed {_ago(state.last_failure)}"
+        return f"this provider still failed {ago(state.last_failure)}"
     return "this provider was not called lately"
 
 
 def _moment(moment: datetime) -> str:
     same_day = moment.date() == timezone.now().date()
     return f"{moment:%H:%M}" if same_day else f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _ago(moment: datetime) -> str:
-    return f"{_long(timezone.now() - moment)} ago"
-
-
-def _long(span: timedelta) -> str:
-    seconds = max(span.total_seconds(), 0.0)
-    for size, word in ((86_400, "day"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            count = seconds // size
-            return f"{count:.0f} {word}{'s' if word == 'day' else ''}"
-    return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"

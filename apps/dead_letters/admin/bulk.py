@@ -17,7 +17,8 @@ from apps.core.errors import PermissionDenied as MayNot
 from apps.dead_letters import bulk_states
 from apps.dead_letters.admin.forms import PaceForm, StartForm
 from apps.dead_letters.bulk import control, plan, report
-from apps.dead_letters.models import BulkOperation, FailureGroup
+from apps.dead_letters.models import BulkOperation
+from apps.dead_letters.spans import span
 from apps.tasks import liveness
 
 LABELS = {
@@ -164,12 +165,11 @@ class BulkAdmin(Decisions, KeysetModelAdmin):
             "report": found,
             "form": form,
             "pace_form": PaceForm(initial={"rate": operation.rate, "max_in_flight": operation.max_in_flight}),
-            "left": report.duration(found.seconds_left),
+            "left": span(found.seconds_left) if found.seconds_left else "",
             "parts": [(title, operation.breakdown[name]) for name, title in PARTS if operation.breakdown.get(name)],
             "refreshed": operation.state in REFRESHED,
             "may_run": request.user.has_perm(plan.PERMISSIONS[plan.Action(operation.action)]),
             "clock_is_silent": operation.is_active and liveness.is_silent(liveness.chores()),
-            "only_group": FailureGroup.objects.filter(pk=operation.groups[0]).first() if operation.groups else None,
             "audit": audit.order_by("-at")[:20],
         }
         return self._page(request, operation, "admin/dead_letters/bulk.html", context)

@@ -97,7 +97,9 @@ def create(
         rate=RATES[Action(action)],
     )
     _take_slots(operation, names)
-    audit.record("create", operation, actor=actor, after={"action": action, "groups": names[:50], "query": query})
+    audit.record(
+        "create", operation, actor=actor, after={"action": action, "groups": len(names), "query": query.strip()}
+    )
     return operation
 
 

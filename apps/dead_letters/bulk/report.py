@@ -1,7 +1,6 @@
 """What a bulk operation has come to: how far it is, how long it may take, what was skipped and what failed again."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from django.db import connection
@@ -49,11 +48,6 @@ def _seconds_left(operation: BulkOperation) -> float | None:
     if not operation.is_active or operation.state == bulk_states.COUNTING:
         return None
     return operation.pending / operation.rate
-
-
-def duration(seconds: float | None) -> str:
-    """In words, such as `1:40` or `2 days, 3:00:00`."""
-    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def _skips(operation: BulkOperation) -> list[tuple[str, int]]:
