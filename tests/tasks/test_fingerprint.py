@@ -15,6 +15,10 @@ CAUSES: dict[str, list[str]] = {
         "Rate limit reached for gpt-4o in organization org-Zx8wV6uT4sR2 on tokens per min (TPM): Limit 30000, Used "
         "30000, Requested 4711. Please try again in 12.1s. Visit https://platform.openai.com/account/rate-limits.",
     ],
+    "waited for a closed door": [
+        "It waited for 5 s. No provider of this model can take a call right now.",
+        "It waited for 11 s. No provider of this model can take a call right now.",
+    ],
     "openai rate limit of another model": [
         "Rate limit reached for gpt-4o-mini in organization org-Ab3dE5gH7jK9 on tokens per min (TPM): Limit 30000, "
         "Used 29874, Requested 1520. Please try again in 2.788s. Visit https://platform.openai.com/account/rate-limits."
