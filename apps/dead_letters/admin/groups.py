@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
@@ -14,6 +15,7 @@ from django.utils import timezone
 from unfold.decorators import action
 
 from apps.access.audited_admin import DecisionForm, posted
+from apps.access.keyset_admin import Page
 from apps.access.models import AuditEntry
 from apps.core.errors import Conflict, InvalidRequest, NotFound
 from apps.core.errors import PermissionDenied as MayNot
@@ -44,7 +46,7 @@ class GroupAdmin(BoardAdmin):
         tab, query = request.GET.get("tab", "review"), request.GET.get("q", "")
         tab = tab if tab in group_rows.TABS else "review"
         try:
-            page = group_rows.page(tab, query, request.GET)
+            page = self._list_page(request, tab, query)
             tabs = group_rows.tabs(tab, query)
         except InvalidRequest as error:
             messages.error(request, error.message)
@@ -60,6 +62,13 @@ class GroupAdmin(BoardAdmin):
             "help": search.HELP,
             **group_rows.may(request),
         }
+
+    def _list_page(self, request: HttpRequest, tab: str, query: str) -> Page:
+        try:
+            return group_rows.page(tab, query, request.GET)
+        except IncorrectLookupParameters:
+            messages.error(request, "There is no such page. This is the first.")
+            return group_rows.page(tab, query, {})
 
     def act(self, request: HttpRequest) -> HttpResponse:
         """POST: one decision about the chosen groups, or (`all`) about all that a tab and a search show."""
