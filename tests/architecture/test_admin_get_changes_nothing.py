@@ -15,7 +15,7 @@ from django_celery_beat.models import ClockedSchedule, CrontabSchedule, Interval
 from django_celery_results.models import GroupResult, TaskResult
 
 from apps.completions.models import LedgerEntry, StoredBody
-from apps.dead_letters.models import DeadLetter, FailureGroup
+from apps.dead_letters.models import Alert, AlertChannel, AlertRule, DeadLetter, FailureGroup
 from apps.providers import breaker_board, circuit_breaker
 from apps.providers.models import Upstream
 from apps.tasks.models import QueueState, RetryPolicy, Task, WorkerPresence
@@ -92,6 +92,9 @@ def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Up
         task_id=task.pk, cycle=1, group=group, project_id=key.project_id, kind="chat_completion", queue="low",
         code="c", attempts=1,
     )  # fmt: skip
+    AlertChannel.objects.create(name="ops", url="json://nowhere.test/")
+    rule = AlertRule.objects.get(event="rate")
+    Alert.objects.create(rule=rule, event="rate", severity="critical", subject="chat_completion", title="t")
     secrets.create(project=key.project)
     event = WebhookEvent.objects.create(
         project_id=key.project_id, task_id=task.pk, cycle=1, type="task.dead", url="http://a/", body="{}", held=True
@@ -144,7 +147,7 @@ def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: U
     urls = " ".join(admin_urls())
     actions = (
         "rotate", "disable", "enable", "test", "reset-breaker", "reveal", "cancel", "redrive", "discard", "revoke",
-        "redeliver", "pause", "resume",
+        "redeliver", "pause", "resume", "acknowledge", "send-test",
     )  # fmt: skip
     for action in actions:
         assert f"/{action}/" in urls

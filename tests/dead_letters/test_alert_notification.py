@@ -3,9 +3,7 @@
 import asyncio
 import json
 import logging
-import sys
 from collections.abc import AsyncIterator, Iterator
-from subprocess import run
 from typing import Any
 from uuid import uuid4
 
@@ -15,16 +13,16 @@ from django.db import connection
 from apps.access.models import AuditEntry, Project
 from apps.core.database import in_db
 from apps.core.errors import InvalidRequest, PermissionDenied
-from apps.dead_letters import tallies
-from apps.dead_letters.alerts import addresses, channels, notification, queries, sending, watch
+from apps.dead_letters import tallies, triage
+from apps.dead_letters.alerts import channels, messages, notification, queries, watch
 from apps.dead_letters.errors import ChannelNotFound, RuleNotFound
 from apps.dead_letters.models import Alert, AlertChannel, AlertRule, DeadLetter, FailureGroup
+from apps.tasks import kinds
 from apps.tasks.executor import Executor
 from apps.tasks.models import Task, TaskAttempt
 from apps.tasks.verify import verify
 from tests.dead_letters.conftest import MakeLetter
 from tests.dead_letters.test_triage import person
-from tests.gateway import ROOT
 from tests.receiver import Receiver, closed_port, says
 from tests.tasks.conftest import on_db
 from tests.time import age
@@ -149,8 +147,6 @@ async def test_once_the_letter_is_redriven_and_arrives_the_channel_is_well(
     assert await in_db(channels.failing) == [channel.name]
 
     def mend() -> None:
-        from apps.dead_letters import triage
-
         AlertChannel.objects.filter(pk=channel.pk).update(url=receiver.url().replace("http", "json"))
         triage.redrive(DeadLetter.objects.get(task_id=task.pk).pk)
 
@@ -227,8 +223,6 @@ def test_who_may_not_change_a_channel_or_a_rule_may_not_test_it(django_user_mode
 
 
 def test_a_long_list_is_cut_and_counted(make_letter: MakeLetter) -> None:
-    from apps.dead_letters.alerts import messages
-
     rule = AlertRule.objects.get(event="new_group")
     alerts = [
         Alert.objects.create(
@@ -249,61 +243,7 @@ def test_a_long_list_is_cut_and_counted(make_letter: MakeLetter) -> None:
     assert messages.of_alerts([], total=3) is None
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("slack://TokenA/TokenB/TokenC/#alerts", ""),
-        ("mailto://user:pass@example.com?to=ops@example.com&format=text", ""),
-        ("https://hooks.slack.com/services/A/B/C", ""),
-        ("JSON://127.0.0.1:8000/x", ""),
-        ("syslog://", "begins with"),
-        ("syslog://localhost", "acts on the machine"),
-        ("DBus://x", "acts on the machine"),
-        ("file:///etc/passwd", "acts on the machine"),
-        ("gopher://x", "not among the services"),
-        ("hush-hush", "begins with"),
-        ("", "begins with"),
-        ("json://a.test/, json://b.test/", "one json:// URL"),
-        ("json://a.test/;json://b.test/", "one json:// URL"),
-        ("json://a.test/\n", "one json:// URL"),
-        ("json://a.test/" + "x" * 2000, "at most 2000"),
-        ("slack://a/b/c/?template=/etc/passwd", "template reads a file"),
-        ("discord://a/b?x=1;TEMPLATE=/etc/passwd", "template reads a file"),
-        ("discord://a/b?%74emplate=/etc/passwd", "template reads a file"),
-        ("mailto://a:b@c.test?pgppub=/etc/passwd", "pgppub reads a file"),
-        ("ntfy://x?attach=http://a.test/", "one ntfy:// URL"),
-        ("ntfy://x?attach=/etc/passwd", "attach reads a file"),
-    ],
-)
-def test_only_urls_that_send_over_the_network_are_allowed(url: str, words: str) -> None:
-    found = addresses.complaint(url)
-    assert (words in found) if words else not found
-    assert "passwd" not in found
-    assert "hush" not in found
-
-
-def test_what_is_not_allowed_is_not_sent_either_and_nothing_it_says_holds_the_url() -> None:
-    for url in (f"syslog://{SECRET}", f"slack://{SECRET}", f"json://{SECRET}:{SECRET}@127.0.0.2:1/?template={SECRET}"):
-        words = sending.send(url, "t", "b", "info")
-        assert words
-        assert SECRET not in words
-
-
-def test_apprise_knows_all_that_is_allowed_and_is_imported_by_nobody_else() -> None:
-    code = (
-        "import django; django.setup(); import sys; assert 'apprise' not in sys.modules\n"
-        "import apprise; from apps.dead_letters.alerts.addresses import SCHEMES, ON_THIS_MACHINE\n"
-        "assert SCHEMES - {'https'} <= set(apprise.plugins.N_MGR.schemas())\n"
-        "assert not SCHEMES & ON_THIS_MACHINE"
-    )
-    environment = {"DJANGO_SETTINGS_MODULE": "config.settings", "REDRIVE_SECRET_KEY": "x", "PATH": ""}
-    done = run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
 def test_clients_cannot_ask_for_notifications() -> None:
-    from apps.tasks import kinds
-
     assert "alert_notification" in kinds.silent()
     with pytest.raises(InvalidRequest):
         kinds.public("alert_notification")

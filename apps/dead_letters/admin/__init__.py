@@ -1,5 +1,5 @@
 """The admin of dead letters, failure groups, bulk operations and alerts."""
 
-from apps.dead_letters.admin import letters
+from apps.dead_letters.admin import alert_rules, alerts, letters
 
-__all__ = ["letters"]
+__all__ = ["alert_rules", "alerts", "letters"]

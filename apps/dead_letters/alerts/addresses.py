@@ -37,7 +37,7 @@ def complaint(url: str) -> str:
     if scheme in ON_THIS_MACHINE:
         return f"{scheme}:// acts on the machine that Redrive runs on. Only what is sent over the network is allowed."
     if scheme not in SCHEMES:
-        return f"{scheme}:// is not among the services that are allowed. docs/alerts.md names them."
+        return f"{scheme}:// is not among the services that are allowed. docs/alerts.md names the usual ones."
     if len(url) > LONGEST or not url.isprintable() or " " in url or len(_SCHEME.findall(url)) > 1:
         return f"A channel has one {scheme}:// URL, without spaces, of at most {LONGEST} characters."
     # As Apprise takes a URL apart, which knows more separators than others do.

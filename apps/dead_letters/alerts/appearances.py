@@ -9,7 +9,7 @@ from apps.dead_letters import group_states
 from apps.dead_letters.alerts.conditions import Finding, terms
 from apps.dead_letters.models import AlertRule, FailureGroup
 
-AT_ONCE = 1000  # alerts that a rule opens in one look
+AT_ONCE = 500  # alerts that a rule opens in one look
 WORDS = 500  # characters of a group's message
 
 # A group that was never moved has the time of its making as the time of its state: one whose snooze is over has not.

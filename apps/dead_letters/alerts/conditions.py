@@ -42,14 +42,16 @@ WHERE (SELECT count(*) FROM (
   WHERE l.kind = k.kind AND l.created_at > now() - make_interval(secs => %(window)s) LIMIT %(threshold)s) n
   ) >= %(threshold)s
 """
-# Letters of one group are found by their ids, which are in the order of their making.
-_OLDEST = """
+# Whether any letter is so old is one step in an index. Whose it is: of each group the first by id, which is its oldest.
+_OLD = """
 SELECT to_char(o.at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') FROM dead_letters_failuregroup g CROSS JOIN LATERAL (
   SELECT l.created_at AS at FROM dead_letters_deadletter l
   WHERE l.group_id = g.fingerprint AND l.state = 'open' ORDER BY l.id LIMIT 1) o
-WHERE g.open_count > 0 AND g.kind <> ALL(%(silent)s) AND (%(kind)s = '' OR g.kind = %(kind)s)
+WHERE EXISTS (SELECT 1 FROM dead_letters_deadletter
+    WHERE state = 'open' AND created_at < now() - make_interval(secs => %(age)s))
+  AND g.open_count > 0 AND g.kind <> ALL(%(silent)s) AND (%(kind)s = '' OR g.kind = %(kind)s)
   AND g.first_seen < now() - make_interval(secs => %(age)s) AND o.at < now() - make_interval(secs => %(age)s)
-ORDER BY o.at LIMIT 1
+LIMIT 1
 """
 _PAUSED = """
 SELECT name, paused_by, reason FROM tasks_queuestate
@@ -66,10 +68,10 @@ def rate(rule: AlertRule) -> Look:
 def oldest_open(rule: AlertRule) -> Look:
     """Whether a letter has been open for too long."""
     look = Look({})
-    for (since,) in _rows(_OLDEST, rule):
+    for (since,) in _rows(_OLD, rule):
         what = f"A dead letter of {rule.kind}" if rule.kind else "A dead letter"
         title = f"{what} has been open for more than {lasting(rule.age)}"
-        look.found[rule.kind or LETTERS] = Finding(title, f"The oldest is of {since} UTC.")
+        look.found[rule.kind or LETTERS] = Finding(title, f"It died on {since} UTC.")
     return look
 
 
