@@ -20,6 +20,11 @@ _SECTIONS = {
         ("Workers", "engineering", "tasks.workerpresence"),
         ("Retry policies", "replay", "tasks.retrypolicy"),
     ],
+    "Alerts": [
+        ("Alerts", "notifications", "dead_letters.alert"),
+        ("Alert rules", "rule", "dead_letters.alertrule"),
+        ("Alert channels", "campaign", "dead_letters.alertchannel"),
+    ],
     "Webhooks": [
         ("Webhook events", "webhook", "webhooks.webhookevent"),
         ("Deliveries", "outgoing_mail", "webhooks.webhookattempt"),

@@ -1,6 +1,6 @@
 """The errors of triage, as leaves of the tree in core/errors.py."""
 
-from apps.core.errors import Conflict, NotFound
+from apps.core.errors import Conflict, NotFound, RedriveError
 
 
 class LetterNotFound(NotFound):
@@ -49,3 +49,18 @@ class AlertNotFound(NotFound):
 
 class AlertHasMoved(Conflict):
     default_message = "This alert is acknowledged, or has ended, already."
+
+
+class RuleNotFound(NotFound):
+    default_message = "There is no such alert rule."
+
+
+class ChannelNotFound(NotFound):
+    default_message = "There is no such alert channel."
+
+
+class ChannelFailed(RedriveError):
+    """A channel did not take what was sent: it is tried again until the delays are used up."""
+
+    code, status, retryable = "alert_not_sent", 502, True
+    default_message = "The alert could not be sent."

@@ -1,8 +1,8 @@
 """Deletes what people have decided on long enough ago: discarded tasks with their letters, and letters left behind.
 
-Also groups that have no letters left, and bulk operations that ended long ago. An open letter is never touched, nor
-its task. A discarded child goes once its parent has ended, for that counts its children; a parent stays as long as one
-of its children is dead or unfinished.
+Also groups that have no letters left, and bulk operations and alerts that ended long ago. An open letter is never
+touched, nor its task. A discarded child goes once its parent has ended, for that counts its children; a parent stays as
+long as one of its children is dead or unfinished.
 """
 
 from django.conf import settings
@@ -46,6 +46,12 @@ DELETE FROM dead_letters_bulkoperation WHERE id IN (
   SELECT id FROM dead_letters_bulkoperation o WHERE finished_at < now() - make_interval(days => %s)
     AND NOT EXISTS (SELECT 1 FROM dead_letters_bulkitem i WHERE i.operation_id = o.id) LIMIT %s)
 """
+_ALERTS = """
+DELETE FROM dead_letters_alert WHERE id IN (
+  SELECT id FROM dead_letters_alert WHERE state = 'ended' AND ended_at < now() - make_interval(days => %s)
+  ORDER BY ended_at LIMIT %s FOR UPDATE SKIP LOCKED)
+"""
+_DIGESTS = "DELETE FROM dead_letters_alertdigest WHERE day < CURRENT_DATE - %s::int"
 
 
 @transaction.atomic
@@ -109,3 +115,13 @@ def prune_letters() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_LEFT_BEHIND, [settings.REDRIVE.task_retention_days, ROWS_AT_ONCE])
         return int(cursor.rowcount)
+
+
+@transaction.atomic
+def prune_alerts() -> int:
+    """Delete a batch of alerts that ended long ago, and old digests; how many rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ALERTS, [settings.REDRIVE.task_retention_days, ROWS_AT_ONCE])
+        count = int(cursor.rowcount)
+        cursor.execute(_DIGESTS, [settings.REDRIVE.task_retention_days])
+        return count + int(cursor.rowcount)

@@ -99,6 +99,11 @@ def unserved(found: Sequence[Worker]) -> list[str]:
     return [name for name in states.QUEUES if name not in served]
 
 
+def neglected() -> list[str]:
+    """The queues in which work is due and that no worker serves."""
+    return [name for name, count, age in _served() if not count and age is not None]
+
+
 def chores() -> list[ChoreBeat]:
     """The registered chores with their last beats."""
     with connection.cursor() as cursor:

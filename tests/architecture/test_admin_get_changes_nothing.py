@@ -15,7 +15,7 @@ from django_celery_beat.models import ClockedSchedule, CrontabSchedule, Interval
 from django_celery_results.models import GroupResult, TaskResult
 
 from apps.completions.models import LedgerEntry, StoredBody
-from apps.dead_letters.models import BulkOperation, DeadLetter, FailureGroup
+from apps.dead_letters.models import Alert, AlertChannel, AlertRule, BulkOperation, DeadLetter, FailureGroup
 from apps.providers import breaker_board, circuit_breaker
 from apps.providers.models import Upstream
 from apps.tasks.models import QueueState, RetryPolicy, Task, WorkerPresence
@@ -93,6 +93,9 @@ def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Up
         code="c", attempts=1,
     )  # fmt: skip
     BulkOperation.objects.create(action="redrive", title="t", created_by="u", state="ready", total=1)
+    AlertChannel.objects.create(name="ops", url="json://nowhere.test/")
+    rule = AlertRule.objects.get(event="rate")
+    Alert.objects.create(rule=rule, event="rate", severity="critical", subject="chat_completion", title="t")
     secrets.create(project=key.project)
     event = WebhookEvent.objects.create(
         project_id=key.project_id, task_id=task.pk, cycle=1, type="task.dead", url="http://a/", body="{}", held=True
@@ -147,6 +150,7 @@ def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: U
         "rotate", "disable", "enable", "test", "reset-breaker", "reveal", "cancel", "redrive", "discard", "revoke",
         "redeliver", "pause", "resume", "edit", "restore", "assign", "snooze", "resolve", "reopen", "note", "hold",
         "release", "act", "start", "undo", "pace", "take-back",
+        "acknowledge", "send-test",
     )  # fmt: skip
     for action in actions:
         assert f"/{action}/" in urls

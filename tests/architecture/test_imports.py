@@ -22,6 +22,7 @@ ALLOWED = {
     "redis": r"apps/core/(redis|error_payload|store_checks|embedded/valkey)\.py"
     r"|apps/access/admission\.py|apps/providers/(breaker_board|circuit_breaker|probe|admin/providers)\.py",
     "genai_prices": r"apps/providers/pricing\.py",
+    "apprise": r"apps/dead_letters/alerts/sending\.py",
     "cryptography": r"apps/core/(crypto|embedded/\w+)\.py",
     "psycopg": r"apps/core/(database|embedded/\w+|management/commands/rotate_encryption)\.py"
     r"|apps/completions/ledger\.py|apps/tasks/presence\.py",

@@ -2,12 +2,15 @@
 
 from datetime import date
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from apps.core.crypto import EncryptedTextField
 from apps.core.ids import new_uuid
+
+MOST_COUNTED = 10_000  # failures of a kind: counting ends there
 
 
 class Severity(models.TextChoices):
@@ -16,6 +19,14 @@ class Severity(models.TextChoices):
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
+
+
+class WithoutSecrets(models.Manager["AlertChannel"]):
+    """Channels whose URL is read, and decrypted, only where something asks for it."""
+
+    def get_queryset(self) -> "QuerySet[AlertChannel]":
+        """All, without their URLs."""
+        return super().get_queryset().defer("url")
 
 
 class AlertChannel(models.Model):
@@ -29,6 +40,12 @@ class AlertChannel(models.Model):
     )
     digest = models.BooleanField(default=False, help_text="Send the daily digest here too.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    tried_at = models.DateTimeField(null=True, editable=False, help_text="When something was last sent here.")
+    outcome = models.CharField(
+        max_length=300, blank=True, db_default="", editable=False, help_text="Why that failed. Empty: it did not."
+    )
+
+    objects = WithoutSecrets()
 
     class Meta:
         verbose_name = "alert channel"
@@ -47,7 +64,7 @@ class AlertRule(models.Model):
         OLDEST_OPEN = "oldest_open", "An open letter is too old"
         QUEUE_PAUSED = "queue_paused", "A queue is paused for too long"
         CLOCK_SILENT = "clock_silent", "A chore of the clock fails or is late"
-        WORKERS_SILENT = "workers_silent", "A worker is silent, or a queue has none"
+        WORKERS_SILENT = "workers_silent", "Due work waits and no worker takes it"
         BREAKER_OPEN = "breaker_open", "A circuit breaker is open"
 
     name = models.CharField(max_length=64, unique=True)
@@ -55,11 +72,25 @@ class AlertRule(models.Model):
     severity = models.CharField(max_length=8, choices=Severity.choices, default=Severity.WARNING)
     enabled = models.BooleanField(default=True)
     kind = models.CharField(max_length=64, blank=True, help_text="Only of this kind of task. Empty: of any.")
-    threshold = models.PositiveIntegerField(default=10, help_text="Failures of one kind that are too many.")
-    window = models.PositiveIntegerField(default=3600, help_text="Seconds within which they are counted.")
-    age = models.PositiveIntegerField(default=3600, help_text="Seconds after which it is too old, or too long.")
+    threshold = models.PositiveIntegerField(
+        default=10,
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_COUNTED)],
+        help_text="Failures of one kind that are too many.",
+    )
+    window = models.PositiveIntegerField(
+        default=3600,
+        validators=[MinValueValidator(60), MaxValueValidator(7 * 86_400)],
+        help_text="Seconds within which they are counted.",
+    )
+    age = models.PositiveIntegerField(
+        default=3600,
+        validators=[MaxValueValidator(366 * 86_400)],
+        help_text="Seconds after which it is too old, or has lasted too long.",
+    )
     throttle = models.PositiveIntegerField(
-        default=3600, help_text="Seconds within which the same thing is sent once, however often it changes."
+        default=3600,
+        validators=[MaxValueValidator(7 * 86_400)],
+        help_text="Seconds within which the same thing is sent once, however often it changes.",
     )
     channels: "models.ManyToManyField[AlertChannel, AlertRule]" = models.ManyToManyField(
         AlertChannel, blank=True, help_text="None chosen: all that are enabled."
@@ -109,6 +140,7 @@ class Alert(models.Model):
             models.Index(fields=["-opened_at", "-id"], name="alert_newest_first"),
             models.Index(fields=["-opened_at", "-id"], name="alert_active", condition=~Q(state="ended")),
             models.Index(fields=["rule", "subject", "-sent_at"], name="alert_of_a_subject"),
+            models.Index(fields=["ended_at"], name="alert_ended", condition=Q(state="ended")),
         ]
 
     def __str__(self) -> str:
@@ -119,6 +151,7 @@ class AlertDigest(models.Model):
     """A day (UTC) whose digest was sent."""
 
     day = models.DateField(primary_key=True)
+    words = models.TextField(blank=True, db_default="", help_text="What it said.")
     created_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
