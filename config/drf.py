@@ -61,6 +61,12 @@ class ModelPermissions(DjangoModelPermissions):
         **{method: ["%(app_label)s.view_%(model_name)s"] for method in ("GET", "HEAD", "OPTIONS")},
     }
 
+    def get_required_permissions(self, method: str, model_cls: Any) -> list[str]:
+        """Django's names, which a refusal then says."""
+        found: list[str] = super().get_required_permissions(method, model_cls)
+        self.message = f"Your account may not do that: it needs the permission {', '.join(found)}."
+        return found
+
 
 class _Throttle(SimpleRateThrottle):
     cache = caches["throttles"]  # in the process' memory: each gateway process counts for itself

@@ -217,6 +217,16 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAdminUser"],
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "TaskState": "apps.tasks.states.ALL",
+        "TaskOutcome": "apps.tasks.states.FINAL",
+        "GroupState": "apps.dead_letters.group_states.ALL",
+        "LetterState": "apps.dead_letters.states.ALL",
+        "OperationState": "apps.dead_letters.bulk_states.ALL",
+        "OperationAction": "apps.dead_letters.models.BulkOperation.Action",
+        "DiscardCode": "apps.dead_letters.models.DeadLetter.DiscardCode",
+        "AlertState": "apps.dead_letters.models.Alert.State",
+    },
 }
 
 LOGGING_CONFIG = None

@@ -58,6 +58,7 @@ class GroupSerializer(serializers.ModelSerializer[FailureGroup]):
     """Letters with one fingerprint. Counts are the clock's, a second old."""
 
     title = serializers.CharField(source="__str__", help_text="Code, upstream and kind.")
+    state = serializers.ChoiceField(choices=group_states.ALL)
     status = serializers.IntegerField(allow_null=True, help_text="The provider's HTTP status, or our own.")
     owner = serializers.SerializerMethodField(help_text="A user's name, or null.")
     held = serializers.SerializerMethodField(help_text="Whether its failures are not retried any more.")
