@@ -15,7 +15,7 @@ from apps.access.operator_api.decisions import DecisionBody, Strict, may, valid
 from apps.dead_letters import group_states, grouping, queries, search
 from apps.dead_letters.errors import GroupNotFound
 from apps.dead_letters.models import FailureGroup, GroupKey
-from apps.tasks import holds, kinds, states
+from apps.tasks import holds, states
 
 LOOK = "dead_letters.view_failuregroup"
 MayChange = may(grouping.MAY_CHANGE, LOOK)
@@ -109,7 +109,7 @@ class GroupFilter(django_filters.FilterSet):  # type: ignore[misc]
     q = django_filters.CharFilter(method="by_search", help_text=search.HELP)
     state = django_filters.ChoiceFilter(choices=[(state, state) for state in group_states.ALL])
     queue = django_filters.ChoiceFilter(choices=[(name, name) for name in states.QUEUES])
-    kind = django_filters.ChoiceFilter(choices=lambda: [(name, name) for name in kinds.names()])
+    kind = django_filters.CharFilter(help_text="A kind of task, also one that no code knows any more.")
     code = django_filters.CharFilter(help_text="An error code, such as model_error.")
     project = django_filters.UUIDFilter(method="by_project", help_text="Groups that have hit it.")
     since = django_filters.IsoDateTimeFilter(field_name="last_seen", lookup_expr="gte")
