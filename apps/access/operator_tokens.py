@@ -40,7 +40,7 @@ def create(
         raise InvalidRequest(f"From 1 to {MOST_DAYS:,} days.", param="days")
     if len(name) > MAX_NAME:
         raise InvalidRequest(f"A name has at most {MAX_NAME} characters.", param="name")
-    get_user_model()._default_manager.select_for_update().filter(pk=user.pk).values_list("pk").first()
+    get_user_model()._default_manager.select_for_update(no_key=True).filter(pk=user.pk).values_list("pk").first()
     most = settings.REST_KNOX["TOKEN_LIMIT_PER_USER"]
     if OperatorToken.objects.filter(user=user, expiry__gt=timezone.now()).count() >= most:
         raise Conflict(f"{user.get_username()} has {most} tokens. Revoke one that is not needed any more.")

@@ -1,7 +1,6 @@
 """Bulk operations and alerts over /ops/api/: made, steered and watched by scripts as in the admin."""
 
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -21,6 +20,7 @@ from tests.tasks.conftest import AsPerson, MakeKind
 
 pytestmark = pytest.mark.django_db
 BULK, ALERTS = "/ops/api/bulk/", "/ops/api/alerts/"
+NOTHING = "0197f000-0000-7000-8000-000000000000"
 Letters = list[DeadLetter]
 
 
@@ -159,12 +159,12 @@ def test_an_operation_needs_the_permission_to_look_too(as_person: AsPerson, lett
         ("", {"action": "redrive", "groups": ["none"]}, 404, "not_found", None),
         ("", {"action": "redrive", "q": "colour:red"}, 400, "validation_error", "q"),
         ("", {"action": "redrive", "q": "x", "ids": [1]}, 400, "validation_error", "ids"),
-        ("", {"action": "restore", "source": str(uuid4())}, 404, "not_found", None),
+        ("", {"action": "restore", "source": NOTHING}, 404, "not_found", None),
         ("", {"action": "restore", "source": "x"}, 400, "validation_error", "source"),
         ("nonsense/", None, 404, "not_found", None),
-        (f"{uuid4()}/", None, 404, "not_found", None),
-        (f"{uuid4()}/items/", None, 404, "not_found", None),
-        *((f"{uuid4()}/{step}/", {}, 404, "not_found", None) for step in STEPS),
+        (f"{NOTHING}/", None, 404, "not_found", None),
+        (f"{NOTHING}/items/", None, 404, "not_found", None),
+        *((f"{NOTHING}/{step}/", {}, 404, "not_found", None) for step in STEPS),
         ("READY/start/", {"rate": 0}, 400, "validation_error", "rate"),
         ("READY/start/", {"rate": "fast"}, 400, "validation_error", "rate"),
         ("READY/start/", {"canary": 7}, 400, "validation_error", "canary"),
@@ -236,10 +236,10 @@ def test_to_acknowledge_and_to_look_are_two_permissions(as_person: AsPerson, giv
     ("path", "body", "status", "code", "param"),
     [
         ("nonsense/", None, 404, "not_found", None),
-        (f"{uuid4()}/", None, 404, "not_found", None),
+        (f"{NOTHING}/", None, 404, "not_found", None),
         ("nonsense/acknowledge/", {}, 404, "not_found", None),
-        (f"{uuid4()}/acknowledge/", {}, 404, "not_found", None),
-        (f"{uuid4()}/acknowledge/", {"x": 1}, 400, "validation_error", "x"),
+        (f"{NOTHING}/acknowledge/", {}, 404, "not_found", None),
+        (f"{NOTHING}/acknowledge/", {"x": 1}, 400, "validation_error", "x"),
         ("?state=nonsense", None, 400, "validation_error", "state"),
         ("", {}, 405, "method_not_allowed", None),
     ],
