@@ -1,20 +1,56 @@
-"""What all of the operators' REST API share: the one error body, model permissions, cursor paging."""
+"""What all of the operators' REST API share: logins, limits, the one error body, model permissions, keyset paging."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import structlog
-from django.db import DataError
+from django.core.cache import caches
+from django.db import DataError, models
+from django.db.models import Q, QuerySet
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from knox.auth import TokenAuthentication
 from rest_framework import exceptions
-from rest_framework.pagination import CursorPagination
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.parsers import JSONParser
 from rest_framework.permissions import DjangoModelPermissions
 from rest_framework.response import Response
+from rest_framework.throttling import SimpleRateThrottle
 
-from apps.core import error_payload, errors, request_context
+from apps.access import operator_tokens
+from apps.core import error_payload, errors, json_codec, request_context
 
 log = structlog.get_logger(__name__)
+
+
+class NotLoggedIn(errors.InvalidApiKey):
+    """Of whoever has shown neither a session nor a token that works."""
+
+    challenge = 'Token realm="redrive"'
+    default_message = "Log in at /admin/ first, or send `Authorization: Token ...` with an operator token that works."
+
+
+class OperatorTokens(TokenAuthentication):  # type: ignore[misc]
+    """`Authorization: Token ...`. Unlike knox's own it deletes nothing where it reads: the clock prunes."""
+
+    def authenticate_credentials(self, token: bytes) -> tuple[Any, Any]:
+        """(the person, the token's row). Raises AuthenticationFailed."""
+        found = operator_tokens.find(token.decode("ascii", "replace"))
+        if found is None:
+            raise exceptions.AuthenticationFailed()
+        return found.user, found
+
+
+class OperatorTokensInSchema(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Tells drf-spectacular of the header."""
+
+    target_class = OperatorTokens
+    name = "operatorToken"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        """As OpenAPI names it."""
+        words = "`Token ` and an operator token: made in the admin, or by `manage.py create_operator_token`."
+        return {"type": "apiKey", "in": "header", "name": "Authorization", "description": words}
 
 
 class ModelPermissions(DjangoModelPermissions):
@@ -25,30 +61,130 @@ class ModelPermissions(DjangoModelPermissions):
         **{method: ["%(app_label)s.view_%(model_name)s"] for method in ("GET", "HEAD", "OPTIONS")},
     }
 
+    def get_required_permissions(self, method: str, model_cls: Any) -> list[str]:
+        """Django's names, which a refusal then says."""
+        found: list[str] = super().get_required_permissions(method, model_cls)
+        self.message = f"Your account may not do that: it needs the permission {', '.join(found)}."
+        return found
 
-_POSITIONS: dict[str, Callable[[str], object]] = {"-created_at": datetime.fromisoformat, "-id": UUID}
+
+class _Throttle(SimpleRateThrottle):
+    cache = caches["throttles"]  # in the process' memory: each gateway process counts for itself
+
+
+class PerPerson(_Throttle):
+    """What one person's sessions and tokens may ask for together."""
+
+    scope = "person"
+
+    def get_cache_key(self, request: Any, view: Any) -> str | None:
+        """By the person; strangers are counted where they are refused."""
+        return f"person-{request.user.pk}" if request.user and request.user.is_authenticated else None
+
+
+class PerStranger(_Throttle):
+    """How often one address may be told to log in; asked by `answer`, for permissions come before throttles."""
+
+    scope = "stranger"
+
+    def get_cache_key(self, request: Any, view: Any) -> str:
+        """By the address that connects, or that the trusted proxies saw."""
+        return f"stranger-{request_context.current().address or request.META.get('REMOTE_ADDR', '')}"
+
+
+class StrictJson(JSONParser):
+    """JSON as the client API reads it: no NaN, no lone surrogates, no absurd depth."""
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        """The value. Raises ParseError."""
+        raw = stream.read()
+        try:
+            return json_codec.loads_strict(raw) if raw.strip() else {}
+        except ValueError:
+            raise exceptions.ParseError("The body is not JSON.") from None
 
 
 class NewestFirst(CursorPagination):
-    """Pages through the index on (created_at, id), or as a view's `page_order` says, never counted."""
+    """Pages through an index, newest first, never counted.
+
+    A page begins after the last row of the one before: (created_at, id), or what a view's `page_order` names. Rows of
+    the same moment, which one transaction makes by the thousand, are told apart by the last field, which is unique.
+    """
 
     ordering = ("-created_at", "-id")
     page_size_query_param = "limit"
     max_page_size = 500
+    cursor_query_description = "Where the page begins, as `next` and `previous` of a page say."
+    page_size_query_description = "Rows of a page: 50, at most 500."
+    _places: tuple[str | None, str | None] = (None, None)  # previous, next
 
     def get_ordering(self, request: Any, queryset: Any, view: Any) -> tuple[str, ...]:
-        """The view's own order, else that of the class."""
+        """The view's own order, else that of the class; all of it downwards."""
         return tuple(getattr(view, "page_order", self.ordering))
 
-    def decode_cursor(self, request: Any) -> Any:
-        """The cursor of the query. Raises NotFound for one that was never given."""
-        cursor = super().decode_cursor(request)
-        if cursor is not None and cursor.position is not None:
-            try:
-                _POSITIONS[self.ordering[0]](str(cursor.position))
-            except ValueError:
-                raise exceptions.NotFound(self.invalid_cursor_message) from None
-        return cursor
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> list[Any]:
+        """One page, by one query. Raises NotFound for a cursor that was never given."""
+        self.request, self.base_url = request, request.build_absolute_uri()
+        order = self.get_ordering(request, queryset, view)
+        size = self.get_page_size(request) or self.page_size or 50
+        names = [name.removeprefix("-") for name in order]
+        cursor = self.decode_cursor(request) or Cursor(offset=0, reverse=False, position=None)
+        if cursor.position is not None:
+            values = self._values(queryset.model, names, str(cursor.position))
+            queryset = _beyond(queryset, names, values, cursor.reverse)
+        rows = list(queryset.order_by(*(names if cursor.reverse else order))[: size + 1])
+        has_more, rows = len(rows) > size, rows[:size]
+        if cursor.reverse:
+            rows.reverse()
+        came_from = cursor.position is not None
+        has_newer, has_older = (has_more, came_from) if cursor.reverse else (came_from, has_more)
+        ends = (rows[0], rows[-1]) if rows else (None, None)
+        self._places = (
+            self._link(ends[0], names, reverse=True) if has_newer else None,
+            self._link(ends[1], names, reverse=False) if has_older else None,
+        )
+        return rows
+
+    def get_previous_link(self) -> str | None:
+        """The address of the page with newer rows."""
+        return self._places[0]
+
+    def get_next_link(self) -> str | None:
+        """The address of the page with older rows."""
+        return self._places[1]
+
+    def _link(self, row: Any, names: list[str], *, reverse: bool) -> str | None:
+        if row is None:
+            return None
+        values = (getattr(row, name) for name in names)
+        shown = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+        place = Cursor(0, reverse, "|".join(shown))  # type: ignore[arg-type]
+        return self.encode_cursor(place)
+
+    def _values(self, model: type[models.Model], names: list[str], position: str) -> list[Any]:
+        texts = position.split("|", len(names) - 1)
+        try:
+            return [_value(model._meta.get_field(name), text) for name, text in zip(names, texts, strict=True)]
+        except ValueError:
+            raise exceptions.NotFound(self.invalid_cursor_message) from None
+
+
+def _value(field: Any, text: str) -> Any:
+    if isinstance(field, models.DateTimeField):
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError("a moment without its zone is none")
+        return moment
+    return UUID(text) if isinstance(field, models.UUIDField) else text
+
+
+def _beyond(queryset: "QuerySet[Any]", names: list[str], values: list[Any], reverse: bool) -> "QuerySet[Any]":
+    way = "gt" if reverse else "lt"
+    if len(names) == 1:
+        return queryset.filter(**{f"{names[0]}__{way}": values[0]})
+    # The first condition alone lets Postgres start in the index at the right place.
+    same = Q(**{names[0]: values[0], f"{names[1]}__{way}": values[1]})
+    return queryset.filter(**{f"{names[0]}__{way}e": values[0]}).filter(Q(**{f"{names[0]}__{way}": values[0]}) | same)
 
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -58,11 +194,20 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     set_rollback()
     known = error_payload.translate(error) or (translate(error) if isinstance(error, exceptions.APIException) else None)
     known = known or bad_value(error)
+    if isinstance(known, NotLoggedIn):
+        known = _too_many(context) or known
     if known is None:
         log.error("unhandled_error", exc_info=error)
         known = errors.InternalError()
     body = error_payload.payload(known, request_context.current().request_id)
     return Response(body, status=known.status, headers=error_payload.headers(known))
+
+
+def _too_many(context: dict[str, Any]) -> errors.RedriveError | None:
+    throttle = PerStranger()
+    if throttle.allow_request(context["request"], context["view"]):
+        return None
+    return errors.RateLimitExceeded("Too many requests without a login.", retry_after=throttle.wait())
 
 
 def bad_value(error: BaseException | None) -> errors.RedriveError | None:
@@ -78,9 +223,9 @@ def translate(error: exceptions.APIException) -> errors.RedriveError:
             param = next(iter(error.detail)) if isinstance(error.detail, dict) and error.detail else None
             return errors.InvalidRequest(message, param=param)
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
-            return errors.PermissionDenied("Log in at /admin/ first.")
+            return NotLoggedIn()
         case exceptions.PermissionDenied():
-            return errors.PermissionDenied("Your account may not do that.")
+            return errors.PermissionDenied(_denied(message))
         case exceptions.NotFound():
             return errors.NotFound(message)
         case exceptions.MethodNotAllowed():
@@ -90,6 +235,12 @@ def translate(error: exceptions.APIException) -> errors.RedriveError:
         case exceptions.Throttled():
             return errors.RateLimitExceeded(retry_after=getattr(error, "wait", None))
     return errors.InvalidRequest(message) if error.status_code < 500 else errors.InternalError()
+
+
+def _denied(message: str) -> str:
+    if message.startswith("CSRF"):
+        return f"{message} Send the cookie's value as X-CSRFToken, or use an operator token."
+    return "Your account may not do that." if message == exceptions.PermissionDenied.default_detail else message
 
 
 def _first(detail: Any) -> str:

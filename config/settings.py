@@ -1,6 +1,7 @@
 """All Django settings, one file; the environment is read once, by apps/core/conf.py."""
 
 import secrets as random
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -30,6 +31,7 @@ INSTALLED_APPS = [
     "config.admin_config.RedriveAdminConfig",
     "ninja",
     "rest_framework",
+    "knox",
     "django_filters",
     "drf_spectacular",
     "axes",
@@ -111,6 +113,8 @@ def postgres(url: str) -> dict[str, Any]:
 
 
 DATABASES = {"default": postgres(REDRIVE.database_url)}
+# Its own table stays unmade: the tokens are those of apps/access/models.py.
+MIGRATION_MODULES = {"knox": None}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
@@ -167,7 +171,17 @@ CELERY_TIMEZONE = "UTC"
 UNFOLD = unfold_theme()
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "config.drf.OperatorTokens",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PARSER_CLASSES": [
+        "config.drf.StrictJson",
+        "rest_framework.parsers.FormParser",
+        "rest_framework.parsers.MultiPartParser",
+    ],
+    "DEFAULT_THROTTLE_CLASSES": ["config.drf.PerPerson"],
+    "DEFAULT_THROTTLE_RATES": {"person": "600/min", "stranger": "60/min"},
     "DEFAULT_PERMISSION_CLASSES": ["config.drf.ModelPermissions"],
     "DEFAULT_PAGINATION_CLASS": "config.drf.NewestFirst",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
@@ -176,12 +190,43 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "PAGE_SIZE": 50,
 }
+# In the memory of each process. Of more entries some are forgotten at random.
+CACHES = {
+    name: {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": name,
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+    for name in ("default", "throttles")
+}
+KNOX_TOKEN_MODEL = "access.OperatorToken"  # noqa: S105 (a name)
+REST_KNOX = {
+    "SECURE_HASH_ALGORITHM": "hashlib.sha512",
+    "AUTH_TOKEN_CHARACTER_LENGTH": 64,  # hexadecimal: 256 bits
+    "TOKEN_PREFIX": "rdo_",
+    "TOKEN_TTL": timedelta(days=90),
+    "TOKEN_LIMIT_PER_USER": 20,
+    "AUTO_REFRESH": False,
+    "AUTH_HEADER_PREFIX": "Token",
+}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Redrive operators' API",
-    "DESCRIPTION": "What the admin shows, for scripts: log in at /admin/ and send the session cookie.",
+    "DESCRIPTION": "What the admin shows and decides, for scripts: the same verbs and permissions. Send "
+    "`Authorization: Token ...`, or the session cookie of /admin/. Lists are newest first and paged by cursor. Every "
+    "error has the one body, `error`, whose `code` and `param` are for programs.",
     "VERSION": "1",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAdminUser"],
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "TaskState": "apps.tasks.states.ALL",
+        "TaskOutcome": "apps.tasks.states.FINAL",
+        "GroupState": "apps.dead_letters.group_states.ALL",
+        "LetterState": "apps.dead_letters.states.ALL",
+        "OperationState": "apps.dead_letters.bulk_states.ALL",
+        "OperationAction": "apps.dead_letters.models.BulkOperation.Action",
+        "DiscardCode": "apps.dead_letters.models.DeadLetter.DiscardCode",
+        "AlertState": "apps.dead_letters.models.Alert.State",
+    },
 }
 
 LOGGING_CONFIG = None

@@ -5,7 +5,9 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import APIRootView, DefaultRouter
 
+from apps.access.operator_api import AuditViewSet
 from apps.completions.operator_api import LedgerViewSet
+from apps.dead_letters.operator_api import AlertViewSet, BulkViewSet, GroupViewSet, LetterViewSet
 from apps.providers.operator_api import BreakerViewSet
 from apps.tasks.operator_api import ClockViewSet, QueueViewSet, TaskViewSet, WorkerViewSet
 from config.api import api
@@ -19,12 +21,17 @@ handler500 = "config.error_views.handler500"
 
 
 class Operators(APIRootView):
-    """What the admin shows, for scripts. Log in at /admin/ and send the session cookie."""
+    """What the admin shows and decides, for scripts. Send `Authorization: Token ...`, or the session of /admin/."""
 
 
 operators = DefaultRouter()
 operators.include_format_suffixes = False
 operators.APIRootView = Operators
+operators.register("groups", GroupViewSet, basename="groups")
+operators.register("letters", LetterViewSet, basename="letters")
+operators.register("bulk", BulkViewSet, basename="bulk")
+operators.register("alerts", AlertViewSet, basename="alerts")
+operators.register("audit", AuditViewSet, basename="audit")
 operators.register("ledger", LedgerViewSet, basename="ledger")
 operators.register("breakers", BreakerViewSet, basename="breakers")
 operators.register("tasks", TaskViewSet, basename="tasks")

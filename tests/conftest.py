@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings
+from django.core.cache import caches
 from django.db import connection, connections
 from openai import OpenAI
 
@@ -102,6 +103,11 @@ def client_of(gateway: Gateway) -> Callable[..., OpenAI]:
         return OpenAI(api_key=secret, base_url=f"{gateway.url}/v1", **{"max_retries": 0, "timeout": 30, **options})
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_throttled_for_the_test_before() -> None:
+    caches["throttles"].clear()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from knox.models import AbstractAuthToken
 
 from apps.core.crypto import EncryptedTextField
 from apps.core.ids import new_uuid
@@ -137,6 +138,22 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor} {self.action} {self.object_name}"
+
+
+class OperatorToken(AbstractAuthToken):  # type: ignore[misc]
+    """A script's way into the operators' REST API, with the rights of its person. Only its SHA-512 is stored."""
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    name = models.CharField(max_length=64, blank=True, help_text="What uses it.")
+    digest = models.CharField(max_length=128, unique=True, editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="operator_token_expires", condition=Q(expiry__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name or 'token'} ({self.token_key}…)"
 
 
 class IdempotencyRecord(models.Model):

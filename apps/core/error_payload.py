@@ -63,7 +63,7 @@ def headers(error: errors.RedriveError) -> dict[str, str]:
     if error.should_retry is not None:
         found["x-should-retry"] = "true" if error.should_retry else "false"
     if isinstance(error, errors.InvalidApiKey):
-        found["WWW-Authenticate"] = 'Bearer realm="redrive"'
+        found["WWW-Authenticate"] = error.challenge
     return found
 
 

@@ -86,6 +86,7 @@ class ContentFiltered(InvalidRequest):
 
 class InvalidApiKey(RedriveError):
     code, status = "invalid_api_key", 401
+    challenge: ClassVar[str] = 'Bearer realm="redrive"'
     default_message = "The API key is missing, unknown, expired or disabled. Send it as `Authorization: Bearer rd_...`."
 
 

@@ -7,10 +7,12 @@ from django.db import transaction
 from redis.exceptions import RedisError
 
 from apps.access import audit
+from apps.access.permissions import require
 from apps.providers import circuit_breaker
 from apps.providers.contract import ProviderConfig, UpstreamConfig
 from apps.providers.models import Provider, Upstream
 
+MAY_RESET = "providers.reset_breaker"
 HEALTHY = "closed"
 WORDS = {
     "closed": "Calls go through.",
@@ -73,7 +75,8 @@ def trouble(breakers: list[Breaker]) -> int:
 
 @transaction.atomic
 def reset(provider: Provider, models: list[str], *, actor: Any = None, reason: str = "") -> None:
-    """Close the breakers of these upstream models and lift their blocks. Raises redis.RedisError."""
+    """Close the breakers of these upstream models and lift their blocks. Raises PermissionDenied, redis.RedisError."""
+    require(actor, MAY_RESET)
     for model in models:
         circuit_breaker.reset(_upstream(provider, model))
     audit.record("reset_breaker", provider, actor=actor, reason=reason, after={"models": models})

@@ -93,6 +93,9 @@ class Provider(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True, editable=False)
 
+    class Meta:
+        permissions = [("reset_breaker", "Can reset circuit breakers")]
+
     def __str__(self) -> str:
         return self.name
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Func, IntegerField
 from pydantic import ValidationError
 
 from apps.access import audit
@@ -58,6 +59,21 @@ def present(task_id: UUID, *, actor: Any = None, reason: str = "") -> tuple[int,
     audit.record("reveal", task, actor=actor, reason=reason)
     last = _last(task)
     return last.revision, _upcast(task, last.body)
+
+
+class Outline(NamedTuple):
+    """A stored revision without its words. size: bytes."""
+
+    number: int
+    size: int
+    created_at: Any
+
+
+def outlines(task_id: UUID) -> list[Outline]:
+    """All revisions of a task, first to last, without reading their texts."""
+    size = Func("body", function="octet_length", output_field=IntegerField())
+    rows = TaskPayload.objects.filter(task_id=task_id).annotate(size=size).order_by("revision")
+    return [Outline(*row) for row in rows.values_list("revision", "size", "created_at")[:MAX_REVISIONS]]
 
 
 def revisions(task_id: UUID) -> list[Revision]:

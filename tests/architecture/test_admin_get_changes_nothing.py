@@ -14,6 +14,7 @@ from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 from django_celery_results.models import GroupResult, TaskResult
 
+from apps.access import operator_tokens
 from apps.completions.models import LedgerEntry, StoredBody
 from apps.dead_letters.models import Alert, AlertChannel, AlertRule, BulkOperation, DeadLetter, FailureGroup
 from apps.providers import breaker_board, circuit_breaker
@@ -97,6 +98,7 @@ def one_of_each(admin_user: Any, make_key: MakeKey, make_route: MakeRoute) -> Up
     rule = AlertRule.objects.get(event="rate")
     Alert.objects.create(rule=rule, event="rate", severity="critical", subject="chat_completion", title="t")
     secrets.create(project=key.project)
+    operator_tokens.create(user=admin_user)
     event = WebhookEvent.objects.create(
         project_id=key.project_id, task_id=task.pk, cycle=1, type="task.dead", url="http://a/", body="{}", held=True
     )

@@ -15,6 +15,7 @@ ALLOWED = {
     "ninja": r"config/api\.py|apps/\w+/(\w+_)?api\.py",
     "rest_framework": r"config/(drf|urls|settings)\.py|apps/\w+/operator_api(/\w+)?\.py",
     "drf_spectacular": r"config/\w+\.py|apps/\w+/operator_api(/\w+)?\.py",
+    "knox": r"config/drf\.py|apps/access/(models|operator_tokens)\.py",
     "celery": r"config/celery\.py|apps/tasks/(doorbell|worker)\.py",
     "channels": r"apps/streaming/consumer\.py",
     "asgiref": r"",

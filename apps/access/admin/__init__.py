@@ -1,5 +1,5 @@
-"""The admin of projects, API keys and the audit."""
+"""The admin of projects, API keys, operators' tokens and the audit."""
 
-from apps.access.admin import api_keys, audit_entries, projects
+from apps.access.admin import api_keys, audit_entries, operator_tokens, projects
 
-__all__ = ["api_keys", "audit_entries", "projects"]
+__all__ = ["api_keys", "audit_entries", "operator_tokens", "projects"]

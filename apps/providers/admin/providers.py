@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -143,10 +143,16 @@ class ProviderAdmin(AuditedModelAdmin):
         }
         return TemplateResponse(request, "admin/providers/tested.html", context)
 
-    @action(description="Reset breaker", url_path="reset-breaker", permissions=["change"], icon="restart_alt")
+    def has_reset_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """May reset the breakers of a provider that is shown."""
+        return request.user.has_perms((breaker_board.MAY_RESET, "providers.view_provider"))
+
+    @action(description="Reset breaker", url_path="reset-breaker", permissions=["reset"], icon="restart_alt")
     def reset_breaker(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Close breakers, on POST."""
-        provider = self.row_or_404(request, object_id)
+        provider = self.get_object(request, unquote(object_id))
+        if provider is None:
+            raise Http404
         models = breaker_board.models_of(provider)
 
         def act(values: dict[str, Any]) -> HttpResponse | None:

@@ -9,9 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.audited_admin import REASON_LENGTH
+from apps.access.operator_api.decisions import DecisionBody, May, Strict, valid
 from apps.tasks import queues
 from apps.tasks.models import QueueState
-from apps.tasks.operator_api.decisions import DecisionBody, May, Strict, valid
 from apps.tasks.operator_api.workers import Board
 
 

@@ -11,11 +11,11 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.access.operator_api.decisions import DecisionBody, May, valid
 from apps.tasks import kinds, operate, queries, search, states
 from apps.tasks.errors import TaskNotFound
 from apps.tasks.masking import masked_url
 from apps.tasks.models import Task, shown_id
-from apps.tasks.operator_api.decisions import DecisionBody, May, valid
 
 
 class MayCancel(May):

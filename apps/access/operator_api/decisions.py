@@ -16,7 +16,14 @@ class May(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Of the person who is logged in."""
-        return request.user.has_perms(self.permissions)
+        missing = [name for name in self.permissions if not request.user.has_perm(name)]
+        self.message = f"Your account may not do that: it needs the permission {', '.join(missing)}."
+        return not missing
+
+
+def may(*permissions: str) -> type[May]:
+    """A class that asks for these."""
+    return type("May", (May,), {"permissions": permissions})
 
 
 class Strict(serializers.Serializer[Any]):
@@ -34,7 +41,15 @@ class Strict(serializers.Serializer[Any]):
 class DecisionBody(Strict):
     """What is kept in the audit."""
 
-    reason = serializers.CharField(max_length=REASON_LENGTH, required=False, allow_blank=True, default="")
+    reason = serializers.CharField(
+        max_length=REASON_LENGTH, required=False, allow_blank=True, default="", help_text="Why; kept in the audit."
+    )
+
+
+class ReasonBody(Strict):
+    """What is kept in the audit, and must be said."""
+
+    reason = serializers.CharField(max_length=REASON_LENGTH, help_text="Why; kept in the audit.")
 
 
 def valid(body: type[Strict], request: Request) -> dict[str, Any]:
