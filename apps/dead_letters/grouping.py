@@ -11,6 +11,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -19,7 +20,7 @@ from apps.access.permissions import require
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import group_states
 from apps.dead_letters.errors import GroupHasMoved, GroupNotFound
-from apps.dead_letters.models import FailureGroup
+from apps.dead_letters.models import FailureGroup, GroupTally
 from apps.dead_letters.triage import checked
 from apps.tasks import holds
 
@@ -69,7 +70,7 @@ def snooze(
     with _changing("snooze", fingerprint, actor, reason) as group:
         _move(group, group_states.SNOOZED)
         group.snoozed_until = until
-        group.snooze_after = group.died_count + more if more is not None else None
+        group.snooze_after = group.died_count + _unfolded(group) + more if more is not None else None
     return group
 
 
@@ -139,6 +140,12 @@ def _move(group: FailureGroup, target: str) -> None:
     if target not in group_states.TRANSITIONS[group.state]:
         raise GroupHasMoved(f"The group is {group_states.WORDS[group.state]} already.")
     group.state, group.snoozed_until, group.snooze_after = target, None, None
+
+
+def _unfolded(group: FailureGroup) -> int:
+    """Deaths that its count does not hold yet; as the row is locked, none of them is folded in meanwhile."""
+    died = GroupTally.objects.filter(group_id=group.pk).aggregate(died=Sum("died"))["died"]
+    return died or 0
 
 
 def _staff(name: str) -> Any:

@@ -216,6 +216,16 @@ def test_a_snooze_ends_at_its_time(letters: Letters) -> None:
     assert AuditEntry.objects.latest("at").reason == "its snooze is over"
 
 
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_snooze_ends_after_so_many_failures_more(letters: Letters, make_task: MakeTask, folded: bool) -> None:
+    if folded:
+        tallies.fold()
+    grouping.snooze(letters[0].group_id, more=3)
+    for expected in ("snoozed", "snoozed", "for_review"):
+        die(make_task(kinds.find(letters[0].kind)))
+        assert state_of(letters[0]) == expected
+
+
 def test_a_snoozed_group_of_which_nothing_is_left_is_resolved(letters: Letters) -> None:
     grouping.snooze(letters[0].group_id, until=timezone.now() + timedelta(hours=1))
     decisions.discard([one.pk for one in letters], actor=None, reason="r", code="other")
