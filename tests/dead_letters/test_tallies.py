@@ -278,6 +278,24 @@ def test_counts_are_exact_while_eight_die_decide_and_fold_at_once(
 
 
 @pytest.mark.django_db(transaction=True)
+def test_eight_folds_at_once_count_each_tally_once(
+    make_task: MakeTask, make_kind: MakeKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tallies, "BATCH", 7)
+    kind = make_kind()
+    causes = [InvalidRequest(f"cause {letter}") for letter in "abcdefghij"]
+    for round_ in range(4):
+        order = causes if round_ % 2 else causes[::-1]
+        endings = deaths([make_task(kind) for _ in range(100)], order * 10)
+        for start in range(0, 100, 5):
+            finish(endings[start : start + 5])
+        while GroupTally.objects.exists():
+            assert [one for one in together(8, lambda _: tallies.fold()) if not isinstance(one, int)] == []
+    assert set(FailureGroup.objects.values_list("died_count", "open_count")) == {(40, 40)}
+    assert sum(GroupHour.objects.values_list("died", flat=True)) == 400
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_fold_waits_for_who_decides_about_the_group_and_nobody_who_dies_waits_for_it(
     letters: Letters, make_task: MakeTask
 ) -> None:
