@@ -233,6 +233,18 @@ def test_a_snoozed_group_of_which_nothing_is_left_is_resolved(letters: Letters) 
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_task_that_was_dying_while_its_group_was_resolved_is_a_regression(
+    letters: Letters, make_task: MakeTask
+) -> None:
+    late = deaths([make_task(kinds.find(letters[0].kind))], [InvalidRequest("It does not fit.")])
+    decisions.discard([one.pk for one in letters], actor=None, reason="r", code="other")
+    with transaction.atomic():
+        finish(late)
+        assert together(1, lambda _: state_of(letters[0])) == ["resolved"]
+    assert state_of(letters[0]) == "regressed"
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_fold_that_fails_loses_no_tally(letters: Letters) -> None:
     group = letters[0].group_id
     before = GroupTally.objects.count()
