@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.core.database import storable
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import group_states
 from apps.dead_letters.errors import GroupHasMoved, GroupNotFound
@@ -63,6 +64,8 @@ def snooze(
     """
     if until is None and more is None:
         raise InvalidRequest("Say until when, or after how many failures more.", param="until")
+    if until is not None and timezone.is_naive(until):
+        raise InvalidRequest("Name a time with its time zone.", param="until")
     if until is not None and not timezone.now() < until < timezone.now() + LONGEST_SNOOZE:
         raise InvalidRequest("Name a time in the future, within a year.", param="until")
     if more is not None and not 1 <= more <= MOST_MORE:
@@ -130,7 +133,7 @@ def _changing(action: str, fingerprint: str, actor: Any, reason: str) -> Iterato
 
 
 def _locked(fingerprint: str) -> FailureGroup:
-    group = FailureGroup.objects.select_for_update(of=("self",), no_key=True).filter(pk=fingerprint).first()
+    group = FailureGroup.objects.select_for_update(of=("self",), no_key=True).filter(pk=storable(fingerprint)).first()
     if group is None:
         raise GroupNotFound()
     return group
@@ -149,7 +152,7 @@ def _unfolded(group: FailureGroup) -> int:
 
 
 def _staff(name: str) -> Any:
-    person = get_user_model()._default_manager.filter(username=name, is_active=True, is_staff=True).first()
+    person = get_user_model()._default_manager.filter(username=storable(name), is_active=True, is_staff=True).first()
     if person is None:
         raise InvalidRequest(f"There is no operator {name[:150]!r}.", param="owner")
     return person

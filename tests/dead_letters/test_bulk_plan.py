@@ -2,13 +2,14 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from apps.core.errors import InvalidRequest, PermissionDenied
 from apps.dead_letters import bulk_states
 from apps.dead_letters.bulk import control, plan, report
-from apps.dead_letters.errors import GroupIsTaken, GroupNotFound, OperationHasMoved
+from apps.dead_letters.errors import GroupIsTaken, GroupNotFound, OperationHasMoved, OperationNotFound
 from apps.dead_letters.models import BulkOperation, BulkSlot
 from tests.dead_letters.conftest import MakeLetter
 from tests.dead_letters.operations import Letters, counted, states_of, tick
@@ -84,6 +85,10 @@ def test_one_without_letters_ends_by_itself(letters: Letters) -> None:
         ({"query": "colour:red"}, InvalidRequest, "q"),
         ({"query": "state:blue"}, InvalidRequest, "q"),
         ({"groups": ["none"]}, GroupNotFound, None),
+        ({"groups": ["a\0b"]}, GroupNotFound, None),
+        ({"groups": ["\ud800"]}, GroupNotFound, None),
+        ({"groups": [str(number) for number in range(1001)]}, InvalidRequest, "groups"),
+        ({"source": uuid4()}, OperationNotFound, None),
     ],
 )
 def test_what_is_not_understood_makes_no_operation(db: None, what: Any, error: type[Any], param: str | None) -> None:
