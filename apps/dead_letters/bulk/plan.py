@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.core import failpoints
 from apps.core.database import storable
 from apps.core.errors import Conflict, InvalidRequest
 from apps.dead_letters import bulk_states, search, states
@@ -137,6 +138,7 @@ def _freeze(operation: BulkOperation) -> int:
             [*parameters, own, own, own, redrives, kinds.names(), redrives],
         )
         frozen = cursor.fetchall()
+    failpoints.hit("bulk.after_freeze")
     if frozen:
         operation.counted_to = max(row[0] for row in frozen)
         operation.total += len(frozen)
