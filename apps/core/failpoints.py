@@ -17,6 +17,7 @@ from pathlib import Path
 
 NAMES = {
     "bulk.after_release": "letters of a bulk operation are decided, its items are not marked",
+    "bulk.after_freeze": "letters of a bulk operation are frozen, and not counted",
     "claim.after_commit": "a worker has taken tasks, and does not know it yet",
     "doorbell.send": "a ring is about to be sent",
     "enqueue.after_commit": "tasks are accepted, nobody has been told or rung",

@@ -11,15 +11,17 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.core.database import storable
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import group_states
 from apps.dead_letters.errors import GroupHasMoved, GroupNotFound
-from apps.dead_letters.models import FailureGroup
+from apps.dead_letters.models import FailureGroup, GroupTally
 from apps.dead_letters.triage import checked
 from apps.tasks import holds
 
@@ -62,6 +64,8 @@ def snooze(
     """
     if until is None and more is None:
         raise InvalidRequest("Say until when, or after how many failures more.", param="until")
+    if until is not None and timezone.is_naive(until):
+        raise InvalidRequest("Name a time with its time zone.", param="until")
     if until is not None and not timezone.now() < until < timezone.now() + LONGEST_SNOOZE:
         raise InvalidRequest("Name a time in the future, within a year.", param="until")
     if more is not None and not 1 <= more <= MOST_MORE:
@@ -69,7 +73,7 @@ def snooze(
     with _changing("snooze", fingerprint, actor, reason) as group:
         _move(group, group_states.SNOOZED)
         group.snoozed_until = until
-        group.snooze_after = group.died_count + more if more is not None else None
+        group.snooze_after = group.died_count + _unfolded(group) + more if more is not None else None
     return group
 
 
@@ -129,7 +133,7 @@ def _changing(action: str, fingerprint: str, actor: Any, reason: str) -> Iterato
 
 
 def _locked(fingerprint: str) -> FailureGroup:
-    group = FailureGroup.objects.select_for_update(of=("self",), no_key=True).filter(pk=fingerprint).first()
+    group = FailureGroup.objects.select_for_update(of=("self",), no_key=True).filter(pk=storable(fingerprint)).first()
     if group is None:
         raise GroupNotFound()
     return group
@@ -141,8 +145,14 @@ def _move(group: FailureGroup, target: str) -> None:
     group.state, group.snoozed_until, group.snooze_after = target, None, None
 
 
+def _unfolded(group: FailureGroup) -> int:
+    """Deaths that its count does not hold yet; as the row is locked, none of them is folded in meanwhile."""
+    died = GroupTally.objects.filter(group_id=group.pk).aggregate(died=Sum("died"))["died"]
+    return died or 0
+
+
 def _staff(name: str) -> Any:
-    person = get_user_model()._default_manager.filter(username=name, is_active=True, is_staff=True).first()
+    person = get_user_model()._default_manager.filter(username=storable(name), is_active=True, is_staff=True).first()
     if person is None:
         raise InvalidRequest(f"There is no operator {name[:150]!r}.", param="owner")
     return person

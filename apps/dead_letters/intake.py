@@ -16,6 +16,7 @@ _GROUPS = """
 INSERT INTO dead_letters_failuregroup (fingerprint, version, kind, queue, upstream, code, status, message)
 SELECT f, %s, k, q, u, c, nullif(s, 0), m
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::text[]) AS g(f, k, q, u, c, s, m)
+WHERE NOT EXISTS (SELECT 1 FROM dead_letters_failuregroup WHERE fingerprint = f)  -- a conflict would wait for a fold
 ON CONFLICT DO NOTHING
 """
 # So that retention, which deletes groups without letters, waits for this transaction or is waited for.

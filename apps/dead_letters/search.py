@@ -18,6 +18,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.access.models import Project
+from apps.core.database import storable
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import group_states, states
 from apps.dead_letters.models import DeadLetter, FailureGroup
@@ -26,7 +27,8 @@ from apps.tasks.models import PREFIX
 
 LONGEST = 500  # characters of a query
 MOST_TERMS = 20
-MOST_GROUPS = 10_000  # whose words may match: beyond it a search is too wide to narrow anything
+MOST_GROUPS = 10_000  # that are looked up first
+OLDEST = timedelta(days=36_525)  # of an age: a century, for a calendar has a beginning
 
 QUALIFIERS: Final = {
     "kind": "a kind of task",
@@ -68,8 +70,8 @@ class Query:
 
 def parse(text: str) -> Query:
     """The query of a text. Raises InvalidRequest (param `q`) that says what is wrong and what there is."""
-    if len(text) > LONGEST or "\0" in text:
-        raise InvalidRequest(f"A search has at most {LONGEST} characters, and no NUL.", param="q")
+    if len(text) > LONGEST or storable(text) != text:
+        raise InvalidRequest(f"A search has at most {LONGEST} characters, no NUL and no half ones.", param="q")
     found: dict[str, object] = {}
     words: list[str] = []
     place, count = 0, 0
@@ -82,8 +84,12 @@ def parse(text: str) -> Query:
         while place < len(text) and text[place].isspace():
             place += 1
         count += 1
-        value = match["quoted"] if match["quoted"] is not None else match["bare"]
-        _take(match["name"], value, found, words)
+        name, value = match["name"], match["quoted"]
+        if value is None:
+            value = match["bare"]
+            if name is None and value.endswith(":") and value[:-1] in QUALIFIERS:
+                name, value = value[:-1], ""
+        _take(name, value, found, words)
     if count > MOST_TERMS:
         raise InvalidRequest(f"A search has at most {MOST_TERMS} terms.", param="q")
     return Query(**found, words=tuple(words))  # type: ignore[arg-type]
@@ -108,9 +114,10 @@ def letters(
     if query.younger is not None:
         rows = rows.filter(created_at__gte=now - query.younger)
     if query.words or query.group or query.owner:
-        # Groups are few: found first, they lead Postgres to the letters by an index.
-        chosen = _words(_of_owner(FailureGroup.objects.all(), query.owner), query)
-        rows = rows.filter(group_id__in=list(chosen.values_list("pk", flat=True)[:MOST_GROUPS]))
+        # Groups are few: found first, they lead Postgres to the letters by an index. So many narrow nothing.
+        chosen = _words(_of_owner(FailureGroup.objects.all(), query.owner), query).values_list("pk", flat=True)
+        names = list(chosen[: MOST_GROUPS + 1])
+        rows = rows.filter(group_id__in=names if len(names) <= MOST_GROUPS else chosen)
     return rows
 
 
@@ -160,7 +167,7 @@ def _take(name: str | None, value: str, found: dict[str, object], words: list[st
         if match is None:
             raise InvalidRequest(f"age: is {QUALIFIERS['age']}.", param="q")
         way = "younger" if match["way"] == "<" else "older"
-        found[way] = timedelta(**{_UNITS[match["unit"]]: min(int(match["number"]), 40_000 * 86_400)})
+        found[way] = min(timedelta(**{_UNITS[match["unit"]]: int(match["number"])}), OLDEST)
         return
     if not value:
         raise InvalidRequest(f"{name}: is {QUALIFIERS[name]}.", param="q")

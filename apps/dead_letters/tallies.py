@@ -12,6 +12,7 @@ from apps.dead_letters.models import FailureGroup
 
 BATCH = 20_000  # tallies of one fold
 HOURS_KEPT = 8 * 24
+LOCK_CLASS = 0xF01D
 NO_KEY = "00000000-0000-0000-0000-000000000000"
 
 _FOLD = """
@@ -62,11 +63,13 @@ _SETTLED = (
     "g.state <> 'resolved' AND g.open_count = 0 AND g.died_count > 0 "
     "AND g.redriven_count = g.succeeded_count + g.failed_count + g.cancelled_count",
 )
+# A task may be dying while its group is resolved, in a transaction that began before: it is a regression all the same.
+_RESOLVED_AT = "greatest(g.last_seen, now() - interval '1 minute')"
 _MOVE = """
 WITH due AS (
   SELECT fingerprint, state FROM dead_letters_failuregroup g WHERE {condition} {among}
   ORDER BY fingerprint FOR NO KEY UPDATE)
-UPDATE dead_letters_failuregroup g SET state = %(target)s, state_changed_at = now(), snoozed_until = NULL,
+UPDATE dead_letters_failuregroup g SET state = %(target)s, state_changed_at = {moment}, snoozed_until = NULL,
   snooze_after = NULL
 FROM due WHERE g.fingerprint = due.fingerprint RETURNING g.fingerprint, due.state
 """
@@ -76,6 +79,8 @@ FROM due WHERE g.fingerprint = due.fingerprint RETURNING g.fingerprint, due.stat
 def fold() -> int:
     """Count what is new, and move the groups that it, or the time, concerns; how many groups were counted anew."""
     with connection.cursor() as cursor:
+        # One at a time: two would lock the same groups in orders of their own.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [LOCK_CLASS])
         cursor.execute(_FOLD, {"batch": BATCH, "no_key": NO_KEY})
         touched = [row[0] for row in cursor.fetchall()]
     if touched:
@@ -88,7 +93,9 @@ def fold() -> int:
 def _move(target: str, why: str, condition: str, among: list[str] | None = None) -> None:
     narrowed = "AND g.fingerprint = ANY(%(among)s)" if among is not None else ""
     with connection.cursor() as cursor:
-        cursor.execute(_MOVE.format(condition=condition, among=narrowed), {"target": target, "among": among})
+        moment = _RESOLVED_AT if target == group_states.RESOLVED else "now()"
+        statement = _MOVE.format(condition=condition, among=narrowed, moment=moment)
+        cursor.execute(statement, {"target": target, "among": among})
         moved = dict(cursor.fetchall())
     for group in FailureGroup.objects.filter(pk__in=moved).order_by("pk"):
         change = {"before": {"state": moved[group.pk]}, "after": {"state": target}}

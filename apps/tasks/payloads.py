@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from apps.access import audit
 from apps.access.permissions import require
 from apps.core import field_paths, json_codec
+from apps.core.database import storable
 from apps.core.errors import Conflict, InvalidRequest
 from apps.tasks import kinds, states
 from apps.tasks.errors import TaskNotFound, UnknownKind
@@ -106,14 +107,14 @@ def revise(task_id: UUID, *, text: str, revision: int) -> Change:
         raise RevisionIsOld()
     before = _upcast(task, last.body)  # which says so where no code knows the kind
     args = _checked(kinds.find(task.kind), text)
-    if args == before:
+    changed = {name for name in before.keys() | args.keys() if _text(before, name) != _text(args, name)}
+    if not changed:
         raise InvalidRequest("Nothing was changed. Redrive it as it is, or edit it.", param="payload")
     body = json_codec.ascii_dumps(args)
     TaskPayload.objects.create(task_id=task_id, revision=revision + 1, body=body)
     version = kinds.find(task.kind).version
     if task.schema_version != version:
         Task.objects.filter(pk=task_id).update(schema_version=version)
-    changed = {name for name in before.keys() | args.keys() if before.get(name) != args.get(name)}
     return Change(
         {"revision": revision, **_sizes(before, changed)}, {"revision": revision + 1, **_sizes(args, changed)}
     )
@@ -152,13 +153,18 @@ def _upcast(task: Task, body: str) -> Json:
         return kinds.upcast(kind, task.schema_version, found)
     except UnknownKind as error:
         raise Conflict(error.message) from None
-    except (ValueError, TypeError, KeyError):
+    except Exception:  # an upcaster's, of what it was not written for
         return {"payload": body[:1000]}  # whoever edits it sees at least what is stored
+
+
+def _text(args: Json, name: str) -> str | None:
+    """The argument as JSON, for 1 and true are one in Python; None where it is not there."""
+    return json.dumps(args[name], sort_keys=True) if name in args else None
 
 
 def _sizes(args: Json, names: set[str]) -> Json:
     return {
-        f"payload.{str(name)[:60]}": f"{len(json.dumps(args[name]))} characters"
+        f"payload.{storable(str(name))[:60]}": f"{len(json.dumps(args[name]))} characters"
         for name in sorted(names)[:50]
         if name in args
     }

@@ -10,9 +10,9 @@ from apps.dead_letters.models import DeadLetter
 from apps.tasks.lifecycle.ending import Ending, failure_of
 from apps.tasks.lifecycle.finish import finish
 from apps.tasks.models import Task
-from tests.tasks.conftest import MakeTask, as_person, ending, make_kind, make_task, take_all
+from tests.tasks.conftest import MakeKind, MakeTask, as_person, ending, make_kind, make_task, take_all, worker
 
-__all__ = ["as_person", "make_kind", "make_task"]
+__all__ = ["as_person", "make_kind", "make_task", "worker"]
 MakeLetter = Callable[..., DeadLetter]
 
 
@@ -43,3 +43,10 @@ def make_letter(make_task: MakeTask) -> MakeLetter:
         return DeadLetter.objects.get(task_id=task.pk)
 
     return make
+
+
+@pytest.fixture
+def letters(make_letter: MakeLetter, make_kind: MakeKind) -> list[DeadLetter]:
+    """Thirty of one group."""
+    kind = make_kind()
+    return [make_letter(kind=kind) for _ in range(30)]

@@ -178,3 +178,75 @@ def test_a_redrive_waits_for_the_task_before_it_holds_the_letter(make_letter: Ma
         assert DeadLetter.objects.select_for_update(nowait=True).get(pk=letter.pk).state == "open"
     waiting.join(10)
     assert ended == ["redriven"]
+
+
+def test_a_discarded_letter_is_opened_again_and_then_decided_anew(make_letter: MakeLetter) -> None:
+    letter = make_letter()
+    triage.discard(letter.pk, reason="of no use", code="duplicate")
+    triage.restore(letter.pk, reason="it was of use")
+    assert now(letter) == ("open", "dead", 1)
+    assert (letter.decided_at, letter.decided_by, letter.reason, letter.discard_code) == (None, "", "", "")
+    entry = AuditEntry.objects.get(action="restore")
+    assert (entry.reason, entry.before, entry.after) == ("it was of use", {"state": "discarded"}, {"state": "open"})
+    triage.redrive(letter.pk)
+    with pytest.raises(LetterIsDecided, match="redriven, not discarded"):
+        triage.restore(letter.pk)
+    assert broken() == []
+
+
+def test_only_who_may_discard_may_restore(make_letter: MakeLetter, django_user_model: Any) -> None:
+    letter = make_letter()
+    triage.discard(letter.pk, reason="r")
+    with pytest.raises(PermissionDenied):
+        triage.restore(letter.pk, actor=person(django_user_model, "redrive_deadletter"))
+    triage.restore(letter.pk, actor=person(django_user_model, "discard_deadletter"))
+    with pytest.raises(LetterNotFound):
+        triage.restore(uuid4())
+    with pytest.raises(LetterIsDecided, match="open, not discarded"):
+        triage.restore(letter.pk)
+
+
+def test_a_letter_whose_task_is_gone_stays_discarded(make_letter: MakeLetter) -> None:
+    letter = make_letter()
+    triage.discard(letter.pk, reason="r")
+    Task.objects.filter(pk=letter.task_id).delete()
+    with pytest.raises(LetterIsDecided, match="deleted by retention"):
+        triage.restore(letter.pk)
+    letter.refresh_from_db()
+    assert letter.state == "discarded"
+
+
+@pytest.mark.parametrize("code", ["", "no_such", "x" * 1000, "a\0b"])
+def test_a_discard_has_a_reason_code_that_is_known(make_letter: MakeLetter, code: str) -> None:
+    letter = make_letter()
+    with pytest.raises(InvalidRequest) as refused:
+        triage.discard(letter.pk, reason="r", code=code)
+    assert refused.value.param == "code"
+    assert now(letter) == ("open", "dead", 1)
+
+
+@pytest.mark.parametrize("verb", [*VERBS.values(), triage.restore])
+def test_a_reason_is_kept_as_postgres_can_hold_it_and_is_not_a_book(make_letter: MakeLetter, verb: Any) -> None:
+    letter = make_letter()
+    if verb is triage.restore:
+        triage.discard(letter.pk, reason="r")
+    with pytest.raises(InvalidRequest) as refused:
+        verb(letter.pk, reason="x" * (triage.MAX_REASON + 1))
+    assert refused.value.param == "reason"
+    verb(letter.pk, reason=" half\ud800 a\0 smile\n ")
+    assert AuditEntry.objects.latest("at", "id").reason == "half a smile"
+
+
+def test_a_letter_is_reviewed_once_while_it_is_open(make_letter: MakeLetter) -> None:
+    first, second, decided = (make_letter() for _ in range(3))
+    triage.discard(decided.pk, reason="r")
+    everything = [first.pk, second.pk, decided.pk, uuid4()]
+    assert triage.review([first.pk]) == 1
+    first.refresh_from_db()
+    seen = first.reviewed_at
+    assert triage.review(everything) == 1
+    assert triage.review(everything) == triage.review([]) == 0
+    first.refresh_from_db()
+    decided.refresh_from_db()
+    assert (first.reviewed_at, decided.reviewed_at, first.state) == (seen, None, "open")
+    assert broken() == []

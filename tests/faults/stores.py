@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SETS = 80
 FORGOTTEN: tuple[LiteralString, ...] = (
     "tasks_task", "tasks_taskpayload", "tasks_taskattempt", "tasks_taskresult", "tasks_workerpresence",
-    "dead_letters_deadletter", "access_idempotencyrecord",
+    "dead_letters_deadletter", "dead_letters_failuregroup", "dead_letters_grouptally", "dead_letters_groupkey",
+    "dead_letters_bulkoperation", "dead_letters_bulkitem", "dead_letters_bulkslot", "access_idempotencyrecord",
 )  # fmt: skip
 
 # Each set: a route with a price of a cent an output token, one that waits a second for its upstream, and keys:
@@ -156,8 +157,8 @@ class Stores:
         }
         self.postgres.start()
         self.redis.start()
-        self._manage("migrate", "-v0")
-        made = self._manage("shell", "-v0", "-c", SETUP, UPSTREAM=upstream_url, SETS=str(SETS))
+        self.manage("migrate", "-v0")
+        made = self.manage("shell", "-v0", "-c", SETUP, UPSTREAM=upstream_url, SETS=str(SETS))
         self._sets = [Set(**each) for each in json.loads(made.splitlines()[-1])]
 
     def next_set(self) -> Set:
@@ -185,17 +186,18 @@ class Stores:
         with Redis.from_url(self.run.redis_url) as client:
             client.flushall()
 
-    def stop(self) -> None:
-        """Stop both."""
-        self.redis.stop()
-        self.postgres.stop()
-
-    def _manage(self, *arguments: str, **environment: str) -> str:
+    def manage(self, *arguments: str, **environment: str) -> str:
+        """What `manage.py` prints."""
         command = [sys.executable, "manage.py", *arguments]
         env = {**os.environ, **self.environment, **environment}
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def stop(self) -> None:
+        """Stop both."""
+        self.redis.stop()
+        self.postgres.stop()
 
 
 async def _made(work: Coroutine[Any, Any, Any]) -> Any:

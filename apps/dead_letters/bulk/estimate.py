@@ -15,7 +15,6 @@ from apps.dead_letters.models import BulkOperation, FailureGroup
 from apps.providers import pricing, routing
 from apps.providers.contract import RouteConfig, Usage
 from apps.tasks import kinds
-from apps.tasks.errors import UnknownKind
 
 SAMPLE = 500  # payloads that are read
 SHOWN = 10  # rows of each part
@@ -102,8 +101,8 @@ def _call(name: str, version: int, body: str) -> kinds.Call | None:
         if kind.call is None:
             return None
         return kind.call(kind.args.model_validate(kinds.upcast(kind, version, json.loads(body))))
-    except (ValueError, TypeError, UnknownKind):
-        return None  # its attempt will say so
+    except Exception:  # of whatever is stored, an upcaster or a kind; its attempt will say so
+        return None
 
 
 def _price(route: RouteConfig | None) -> pricing.Price:

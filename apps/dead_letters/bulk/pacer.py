@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 EVERY = 0.5  # seconds between two ticks
 UNWANTED = timedelta(hours=1)  # after which a counted operation that nobody has started gives its groups back
 MOST_AT_ONCE = 1000  # letters of one tick
-LONGEST_GAP = 2.0  # seconds of pace that a tick makes up for: a clock that was away starts gently
+LONGEST_GAP = 2.0  # seconds that a tick makes up for, beside those of one letter: a clock that was away starts gently
 LEAST_JUDGED = 10  # ended items before the share of failures means anything
 
 _SETTLE = """
@@ -75,17 +75,30 @@ def settle() -> None:
 def _step(operation_id: UUID) -> bool:
     try:
         with transaction.atomic():
-            operation = (
-                BulkOperation.objects.select_for_update(skip_locked=True)
-                .filter(pk=operation_id, state__in=bulk_states.ACTIVE)
-                .first()
-            )
+            operation = _taken(operation_id)
             return operation is not None and _advance(operation, _now())
     except RedriveError as error:
         # What it was made of is understood no longer: a project that is gone, a word of an older version.
         log.warning("bulk_operation_stopped", operation=operation_id.hex, error=error.message)
-        operation = BulkOperation.objects.get(pk=operation_id)
-        return _end(operation, bulk_states.CANCELLED, _now(), f"It cannot go on: {error.message}")
+        return _give_up(operation_id, f"It cannot go on: {error.message}")
+    except Exception as error:
+        if not connection.is_usable():
+            raise
+        # It is tried again, and holds up none of the others.
+        log.error("bulk_operation_failed", operation=operation_id.hex, exc_info=error)
+        return False
+
+
+def _taken(operation_id: UUID) -> BulkOperation | None:
+    """The operation, locked; None where somebody else is at it, or has ended it."""
+    active = BulkOperation.objects.filter(pk=operation_id, state__in=bulk_states.ACTIVE)
+    return active.select_for_update(skip_locked=True).first()
+
+
+@transaction.atomic
+def _give_up(operation_id: UUID, why: str) -> bool:
+    operation = _taken(operation_id)
+    return operation is not None and _end(operation, bulk_states.CANCELLED, _now(), why)
 
 
 def _advance(operation: BulkOperation, now: datetime) -> bool:
@@ -111,7 +124,7 @@ def _judge(operation: BulkOperation, now: datetime) -> bool:
     """Whether what has ended so far ends, stops or frees the operation."""
     if operation.state == bulk_states.CANARY:
         is_tried = operation.released >= operation.canary or not operation.pending
-        if operation.failed or operation.cancelled:
+        if operation.pending and (operation.failed or operation.cancelled):
             return _stop(operation, f"{operation.failed + operation.cancelled} of the first {operation.released} did "
                          "not succeed.")  # fmt: skip
         if is_tried and not operation.in_flight:
@@ -151,7 +164,7 @@ def _allowance(operation: BulkOperation, now: datetime) -> int:
     if operation.state == bulk_states.CANARY:
         return min(operation.canary - operation.released, operation.pending)
     since = operation.paced_at or now
-    since = max(since, now - timedelta(seconds=max(LONGEST_GAP, 1 / operation.rate)))
+    since = max(since, now - timedelta(seconds=LONGEST_GAP + 1 / operation.rate))
     # A ten thousandth more, so that n / rate seconds are n items whatever the rounding.
     by_pace = math.floor((now - since).total_seconds() * operation.rate + 1e-4)
     wanted = min(by_pace, operation.pending, MOST_AT_ONCE)

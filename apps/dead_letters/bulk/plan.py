@@ -14,6 +14,8 @@ from django.db.models.functions import Now
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.core import failpoints
+from apps.core.database import storable
 from apps.core.errors import Conflict, InvalidRequest
 from apps.dead_letters import bulk_states, search, states
 from apps.dead_letters.bulk import estimate
@@ -72,7 +74,7 @@ def create(
     if action not in Action.values:
         raise InvalidRequest(f"It is one of {', '.join(Action.values)}.", param="action")
     require(actor, PERMISSIONS[Action(action)])
-    names = sorted(set(groups))
+    names = sorted({storable(name) for name in groups})
     if len(names) > MOST_GROUPS:
         raise InvalidRequest(f"At most {MOST_GROUPS:,} groups, or a search.", param="groups")
     parsed = search.parse(query)
@@ -138,6 +140,7 @@ def _freeze(operation: BulkOperation) -> int:
             [*parameters, own, own, own, redrives, kinds.names(), redrives],
         )
         frozen = cursor.fetchall()
+    failpoints.hit("bulk.after_freeze")
     if frozen:
         operation.counted_to = max(row[0] for row in frozen)
         operation.total += len(frozen)

@@ -40,9 +40,10 @@ DROP FUNCTION dead_letters_tally_change;
 """
 # Letters of before: how their redriven tasks ended, then what they count.
 EARLIER = """
-UPDATE dead_letters_deadletter l SET outcome = t.state FROM tasks_task t
-WHERE t.id = l.task_id AND t.cycle = l.cycle + 1 AND l.state = 'redriven'
-  AND t.state IN ('succeeded', 'dead', 'cancelled');
+UPDATE dead_letters_deadletter l SET outcome = CASE WHEN t.cycle = l.cycle + 1 THEN t.state ELSE 'dead' END
+FROM tasks_task t
+WHERE t.id = l.task_id AND l.state = 'redriven'
+  AND (t.cycle > l.cycle + 1 OR (t.cycle = l.cycle + 1 AND t.state IN ('succeeded', 'dead', 'cancelled')));
 UPDATE dead_letters_failuregroup g SET last_seen = l.last FROM (
   SELECT group_id, max(created_at) AS last FROM dead_letters_deadletter GROUP BY group_id) l
 WHERE g.fingerprint = l.group_id;
