@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections import Counter
 from io import StringIO
 from typing import Any
 
@@ -11,16 +11,15 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from apps.access.models import AuditEntry
-from apps.core.errors import InvalidRequest
+from apps.core.errors import InvalidRequest, RedriveError
 from apps.dead_letters import tallies, triage
 from apps.dead_letters.bulk import control, plan
-from apps.dead_letters.models import BulkOperation, BulkSlot, DeadLetter
+from apps.dead_letters.management import naming
+from apps.dead_letters.models import BulkOperation, BulkSlot, DeadLetter, FailureGroup
 from apps.dead_letters.queries import shown_id
-from apps.tasks.models import Task
 from tests.dead_letters.conftest import MakeLetter
-from tests.dead_letters.test_bulk import end, states_of
 from tests.dead_letters.test_triage import broken
-from tests.dead_letters.ticking import end_holds, tick, ticking
+from tests.dead_letters.ticking import end_holds, ender, tick, ticking
 from tests.tasks.conftest import MakeKind
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -60,14 +59,17 @@ def letters(make_letter: MakeLetter, make_kind: MakeKind) -> Letters:
     return made
 
 
-def ender(letters: Letters, *, dead: int = 0) -> Callable[[], None]:
-    """Ends what was redriven meanwhile, the first `dead` of each look with another death."""
+def states_of(letters: Letters) -> Counter[str]:
+    return Counter(DeadLetter.objects.filter(pk__in=[one.pk for one in letters]).values_list("state", flat=True))
 
-    def act() -> None:
-        if Task.objects.filter(pk__in=[one.task_id for one in letters], state="pending").exists():
-            end(letters, dead=dead)
 
-    return act
+def test_a_group_is_named_by_its_first_characters_if_no_other_begins_so(db: None) -> None:
+    for end in "ab":
+        FailureGroup.objects.create(fingerprint=f"abcdef{end * 58}", kind="k", queue="low", code="c", message="m")
+    assert naming.group("ABCDEFa").pk.endswith("a")
+    for text in ("abcde", "abcdef", "abcdefc", "abcde%", "abcdef\udcff"):
+        with pytest.raises(RedriveError):
+            naming.group(text)
 
 
 def test_single_letters_are_redriven_and_what_cannot_be_is_named(make_letter: MakeLetter) -> None:

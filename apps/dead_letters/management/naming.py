@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from apps.core.database import storable
 from apps.core.errors import InvalidRequest
 from apps.core.terminal import printable
 from apps.dead_letters import queries
@@ -17,7 +18,7 @@ def group(text: str) -> FailureGroup:
     """The group whose fingerprint begins so. Raises GroupNotFound, InvalidRequest."""
     if len(text) < LEAST:
         raise InvalidRequest(f"{printable(text)}: give at least the first {LEAST} characters of a group's fingerprint.")
-    found = list(FailureGroup.objects.filter(pk__startswith=text.lower())[:2])
+    found = list(FailureGroup.objects.filter(pk__startswith=storable(text.lower()))[:2])
     if not found:
         raise GroupNotFound(f"There is no failure group {printable(text)[:64]}.")
     if len(found) > 1:
