@@ -24,8 +24,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"), "<address>"),
     (re.compile(r"(?<![\w/])(?:/[\w.@-]+){2,}/?"), "<path>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"), "<time>"),
-    (re.compile(r"\b\d+(?:\.\d+)?(?=(?:ms|s|m|h)\b)"), "<n>"),  # "try again in 1.2s"
-    (re.compile(r"\b\d+(?:\.\d+)?\s(?:ms|s|seconds?|minutes?|hours?)\b"), "<time>"),  # "retry after 26 seconds"
+    (re.compile(r"\b\d+(?:\.\d+)?(?=\s?(?:ms|s|m|h|sec|min|(?:second|minute|hour)s?)\b)"), "<n>"),  # "in 1.2s"
     (re.compile(r"\d{4,}(?:[.,]\d+)*"), "<n>"),
     (re.compile(r"\"[^\"]{40,}\"|'[^']{40,}'|`[^`]{40,}`"), "<quote>"),
     (re.compile(r"\s+"), " "),

@@ -47,7 +47,7 @@ CAUSES: dict[str, list[str]] = {
     ],
     "azure rate limit": [
         "Requests have exceeded the call rate limit of your current pricing tier. Please retry after 26 seconds.",
-        "Requests have exceeded the call rate limit of your current pricing tier. Please retry after 1 second.",
+        "Requests have exceeded the call rate limit of your current pricing tier. Please retry after 3 seconds.",
     ],
     "a closed door": [
         "It waited for 600 s. The provider is not called for a while: it failed too often.",
