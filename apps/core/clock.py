@@ -54,13 +54,17 @@ def chores() -> list[Chore]:
     return [_chores[name] for name in sorted(_chores)]
 
 
+def keep_off(name: str) -> None:
+    """Let no clock do the chore until the caller's transaction ends; waits for one that is at it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", _lock(name))
+
+
 def do(chore: Chore, clock: str = "") -> int | None:
     """Do a chore once; None where another clock is at it."""
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCK_CLASS, zlib.crc32(chore.name.encode()) & 0x7FFFFFFF]
-            )
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", _lock(chore.name))
             if not cursor.fetchone()[0]:
                 return None
         found = chore.work()
@@ -74,6 +78,10 @@ def note_failure(chore: Chore, error: Exception, clock: str = "") -> None:
     words = storable(f"{type(error).__name__}: {error}")[:MAX_ERROR]
     for record in _record:
         record(chore.name, clock, words)
+
+
+def _lock(name: str) -> list[int]:
+    return [LOCK_CLASS, zlib.crc32(name.encode()) & 0x7FFFFFFF]
 
 
 class Clock:

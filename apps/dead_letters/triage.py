@@ -24,6 +24,7 @@ MAY_REDRIVE = "dead_letters.redrive_deadletter"
 MAY_DISCARD = "dead_letters.discard_deadletter"
 MAY_EDIT = payloads.MAY_EDIT
 MAX_REASON = 500  # characters
+_TO_REVIEW: dict[str, Any] = {"state": states.OPEN, "reviewed_at__isnull": True}
 
 
 class Draft(NamedTuple):
@@ -106,6 +107,23 @@ def review(letter_ids: list[UUID]) -> int:
     """Note that open letters were looked at; how many had not been before."""
     fresh = DeadLetter.objects.filter(pk__in=letter_ids, state=states.OPEN, reviewed_at__isnull=True)
     return fresh.update(reviewed_at=Now())
+
+
+@transaction.atomic
+def take_for_review(most: int) -> list[DeadLetter]:
+    """Open letters that nobody has reviewed, oldest first, with their groups; they are reviewed once this commits.
+
+    Who takes some at the same time gets others.
+    """
+    rows = DeadLetter.objects.select_for_update(skip_locked=True, of=("self",)).filter(**_TO_REVIEW)
+    found = list(rows.order_by("created_at", "id").prefetch_related("group")[:most])
+    review([letter.pk for letter in found])
+    return found
+
+
+def waits_for_review() -> bool:
+    """Whether an open letter has not been reviewed yet."""
+    return DeadLetter.objects.filter(**_TO_REVIEW).exists()
 
 
 def checked(reason: str, *, needed: str = "") -> str:

@@ -49,6 +49,14 @@ CAUSES: dict[str, list[str]] = {
         "This request would exceed your organization's rate limit of 40,000 input tokens per minute (org: "
         "00000000-1111-4222-8333-444455556666, model: claude-sonnet-4-5).",
     ],
+    "azure rate limit": [
+        "Requests have exceeded the call rate limit of your current pricing tier. Please retry after 26 seconds.",
+        "Requests have exceeded the call rate limit of your current pricing tier. Please retry after 3 seconds.",
+    ],
+    "a closed door": [
+        "It waited for 600 s. The provider is not called for a while: it failed too often.",
+        "It waited for 601 s. The provider is not called for a while: it failed too often.",
+    ],
     "anthropic credit": ["Your credit balance is too low to access the Anthropic API."],
     "anthropic prompt": [
         "prompt is too long: 215112 tokens > 200000 maximum", "prompt is too long: 900001 tokens > 200000 maximum",

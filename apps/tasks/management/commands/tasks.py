@@ -11,7 +11,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from apps.access.models import Project
+from apps.core import terminal
 from apps.core.errors import RedriveError
+from apps.core.terminal import shown
 from apps.tasks import kinds, operate, queries, queues, search, states
 from apps.tasks.models import Task
 
@@ -93,7 +95,7 @@ class Command(BaseCommand):
         if options["json"]:
             self._lines(found)
         elif found:
-            self._table(FACTS, [[_shown(row[name]) for name in FACTS] for row in found])
+            self._table(FACTS, [[shown(row[name]) for name in FACTS] for row in found])
         else:
             self.stderr.write("no such task")
 
@@ -108,11 +110,11 @@ class Command(BaseCommand):
             return
         for name, value in search.facts(task).items():
             if value not in (None, "", False):
-                self.stdout.write(f"{name:<17} {json.dumps(value) if isinstance(value, dict) else _shown(value)}")
+                self.stdout.write(f"{name:<17} {json.dumps(value) if isinstance(value, dict) else shown(value)}")
         if attempts:
             self.stdout.write("")
             names = ("number", "outcome", "started_at", "wait", "seconds", "upstream", "error_code", "error_message")
-            self._table(names, [[_shown(one[name])[:80] for name in names] for one in attempts])
+            self._table(names, [[shown(one[name])[:80] for name in names] for one in attempts])
         for name, text in texts.items():
             self.stdout.write(f"\n{name}:\n{text}")
 
@@ -160,26 +162,8 @@ class Command(BaseCommand):
 
     def _lines(self, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:
-            self.stdout.write(json.dumps(row, default=_plain))
+            self.stdout.write(terminal.line(row))
 
     def _table(self, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        heads = [name.replace("_", " ").upper() for name in names]
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        for row in (heads, *rows):
-            self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _plain(value: Any) -> str:
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.1f} s"
-    text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-    head, separator, _ = text.partition(".")
-    is_time = separator and len(head) == 19 and head[10] == "T"
-    # Nothing of a client may steer the terminal.
-    return head.replace("T", " ") if is_time else "".join(char if char.isprintable() else " " for char in text)
+        for line in terminal.table(names, rows):
+            self.stdout.write(line)
