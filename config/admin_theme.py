@@ -46,6 +46,7 @@ _SECTIONS = {
     "Access": [
         ("Projects", "folder", "access.project"),
         ("API keys", "key", "access.apikey"),
+        ("My API tokens", "badge", "access.operatortoken"),
         ("Audit", "history", "access.auditentry"),
     ],
     "Providers": [
@@ -61,7 +62,12 @@ _SECTIONS = {
 }
 
 
+_OF_EVERYBODY = {"access.operatortoken"}  # whoever works here has tokens of their own
+
+
 def _may_view(model: str) -> Callable[[HttpRequest], bool]:
+    if model in _OF_EVERYBODY:
+        return lambda request: bool(request.user.is_staff)
     app, name = model.split(".")
     return lambda request: request.user.has_perm(f"{app}.view_{name}") or request.user.has_perm(f"{app}.change_{name}")
 

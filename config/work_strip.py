@@ -5,6 +5,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.dead_letters import bulk_states, group_rows, queries
+from apps.dead_letters.alerts import queries as alert_queries
 from apps.dead_letters.models import BulkOperation
 from apps.tasks import liveness, queues
 
@@ -23,6 +24,8 @@ def context(request: HttpRequest) -> dict[str, Any]:
         found["workers"] = _workers(liveness.workers(), liveness.chores())
     if user.has_perm("dead_letters.view_deadletter"):
         found["letters"] = queries.standing()
+    if user.has_perm("dead_letters.view_alert"):
+        found["alerts"] = alert_queries.standing()
     if user.has_perm("dead_letters.view_bulkoperation"):
         active = BulkOperation.objects.filter(state__in=bulk_states.ACTIVE).order_by("-created_at", "-id")
         found["operations"] = list(active[:MOST_OPERATIONS])
@@ -33,8 +36,8 @@ def broken(request: HttpRequest) -> dict[str, Any]:
     """The table of what is broken, with what this user may do about it; empty for those who may not see it."""
     if not request.user.has_perm("dead_letters.view_failuregroup"):
         return {}
-    rows = group_rows.urgent(MOST_GROUPS)
-    return {"rows": rows, "shows_groups": True, **group_rows.may(request)}
+    rows, total = group_rows.urgent(MOST_GROUPS)
+    return {"rows": rows, "matching": total, "shows_groups": True, **group_rows.may(request)}
 
 
 def _workers(found: list[liveness.Worker], beats: list[liveness.ChoreBeat]) -> dict[str, Any]:

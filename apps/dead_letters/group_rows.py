@@ -23,6 +23,9 @@ TABS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "resolved": ("Resolved", (group_states.RESOLVED,)),
     "all": ("All", group_states.ALL),
 }
+URGENT: Final = "urgent"
+"""What the home shows, in place of a tab: groups with open letters that nobody has put off or is done with."""
+
 DOTS: Final = {
     group_states.FOR_REVIEW: "rd-dot-bad",
     group_states.REGRESSED: "rd-dot-bad",
@@ -71,6 +74,8 @@ def rows_of(groups: Sequence[FailureGroup]) -> list[Row]:
 def matching(tab: str, query: str) -> "QuerySet[FailureGroup]":
     """The groups of a tab that a search finds. Raises InvalidRequest."""
     found = search.groups(search.parse(query))
+    if tab == URGENT:
+        return found.filter(open_count__gt=0, state__in=(*group_states.TO_REVIEW, group_states.OPEN))
     return found if tab == "all" else found.filter(state__in=TABS[tab][1])
 
 
@@ -94,10 +99,11 @@ def tabs(chosen: str, query: str) -> list[dict[str, Any]]:
     ]
 
 
-def urgent(most: int) -> list[Row]:
-    """The groups that an operator looks at first: for review and with open letters, most of them first."""
-    found = FailureGroup.objects.filter(open_count__gt=0, state__in=(*group_states.TO_REVIEW, group_states.OPEN))
-    return rows_of(list(found.select_related("owner").order_by("-open_count", "fingerprint")[:most]))
+def urgent(most: int) -> tuple[list[Row], int]:
+    """The groups that an operator looks at first, those with most open letters first; and how many there are in all."""
+    found = matching(URGENT, "")
+    rows = list(found.select_related("owner").order_by("-open_count", "fingerprint")[:most])
+    return rows_of(rows), len(rows) if len(rows) < most else found.count()
 
 
 def may(request: HttpRequest) -> dict[str, bool]:

@@ -214,3 +214,12 @@ def test_who_may_not_look_sees_no_groups(as_person: AsPerson, groups: list[Failu
     client = as_person("view_task")
     assert client.get(LIST).status_code == 403
     assert client.get(page(groups[0])).status_code == 403
+
+
+def test_all_on_the_home_are_those_that_it_counts(admin_client: Client, groups: list[FailureGroup]) -> None:
+    grouping.resolve(groups[0].pk)  # with an open letter: the home does not show it
+    home = admin_client.get(reverse("admin:index"))
+    assert home.context["matching"] == 2
+    assert "All 2 groups" in home.content.decode()
+    admin_client.post(ACT, {"act": "redrive", "all": "1", "tab": "urgent", "back": "home"})
+    assert BulkOperation.objects.get().groups == sorted(row.pk for row in groups[1:])

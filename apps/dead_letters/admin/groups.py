@@ -225,7 +225,9 @@ def _chosen(request: HttpRequest) -> list[str]:
     if not request.POST.get("all"):
         return request.POST.getlist("group")[: plan.MOST_GROUPS]
     tab = request.POST.get("tab", "review")
-    rows = group_rows.matching(tab if tab in group_rows.TABS else "review", request.POST.get("q", ""))
+    rows = group_rows.matching(
+        tab if tab in (*group_rows.TABS, group_rows.URGENT) else "review", request.POST.get("q", "")
+    )
     found = list(rows.filter(open_count__gt=0).order_by("pk").values_list("pk", flat=True)[: plan.MOST_GROUPS + 1])
     if len(found) > plan.MOST_GROUPS:
         raise InvalidRequest(f"These are more than {plan.MOST_GROUPS:,} groups: narrow them, or search among letters.")
