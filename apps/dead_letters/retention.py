@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from apps.dead_letters.tallies import HOURS_KEPT
+from apps.tasks import holds
 from apps.tasks.retention import ROWS_AT_ONCE, delete_families
 
 _DISCARDED = """
@@ -95,6 +96,7 @@ def prune_groups() -> int:
         )
         gone = [row[0] for row in cursor.fetchall()]
         cursor.execute("DELETE FROM dead_letters_groupkey WHERE group_id = ANY(%s)", [gone])
+    holds.forget(gone)
     return len(gone)
 
 

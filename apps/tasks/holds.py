@@ -17,6 +17,11 @@ def release(fingerprint: str) -> bool:
     return bool(deleted)
 
 
+def forget(fingerprints: Collection[str]) -> None:
+    """Release those whose groups are gone: nobody could do it any more."""
+    RetryHold.objects.filter(pk__in=fingerprints).delete()
+
+
 def held(fingerprints: Collection[str]) -> set[str]:
     """Those of them that are held."""
     return set(RetryHold.objects.filter(pk__in=fingerprints).values_list("pk", flat=True))

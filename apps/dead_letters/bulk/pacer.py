@@ -76,7 +76,12 @@ def _step(operation_id: UUID) -> bool:
     try:
         with transaction.atomic():
             operation = _taken(operation_id)
-            return operation is not None and _advance(operation, _now())
+            if operation is None:
+                return False
+            if operation.stop_reason and operation.state != bulk_states.STOPPED:  # of a try that failed
+                operation.stop_reason = ""
+                operation.save(update_fields=["stop_reason"])
+            return _advance(operation, _now())
     except RedriveError as error:
         # What it was made of is understood no longer: a project that is gone, a word of an older version.
         log.warning("bulk_operation_stopped", operation=operation_id.hex, error=error.message)
@@ -84,8 +89,10 @@ def _step(operation_id: UUID) -> bool:
     except Exception as error:
         if not connection.is_usable():
             raise
-        # It is tried again, and holds up none of the others.
+        # It is tried again, and holds up none of the others; its page says so.
         log.error("bulk_operation_failed", operation=operation_id.hex, exc_info=error)
+        words = f"It does not get on: {type(error).__name__}. The clock tries again; its log says more."
+        BulkOperation.objects.filter(pk=operation_id).update(stop_reason=words)
         return False
 
 

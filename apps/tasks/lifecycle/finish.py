@@ -33,7 +33,7 @@ WITH f AS (
   -- Decided once a row, not once a column.
   SELECT f.*, CASE
     WHEN held.cancel_requested AND f.state <> 'succeeded' THEN 'cancelled'
-    WHEN f.state = 'retrying' AND f.charged > 0
+    WHEN f.state = 'retrying' AND f.fingerprint <> '' AND NOT f.parked AND NOT f.frozen
       AND EXISTS (SELECT 1 FROM tasks_retryhold h WHERE h.fingerprint = f.fingerprint) THEN 'dead'
     ELSE f.state END AS becomes
   FROM f JOIN held ON held.id = f.id)
