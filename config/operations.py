@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.db.models import Value
 from django.http import HttpRequest
 
 from apps.access.models import ApiKey
@@ -137,11 +138,19 @@ def rows(breakers: list[Breaker], day: statistics.Day | None) -> list[Row]:
 
 def first_steps(request: HttpRequest) -> dict[str, Any]:
     """What a new gateway still needs, and the first request to paste into a shell."""
-    route = ModelRoute.objects.filter(enabled=True, upstreams__provider__enabled=True).order_by("created_at").first()
+    routes = ModelRoute.objects.filter(enabled=True, upstreams__provider__enabled=True).order_by("created_at")
+    # One query: the page refreshes itself.
+    found = dict(
+        routes.values_list(Value("route"), "public_name")[:1].union(
+            Provider.objects.filter(enabled=True).values_list(Value("provider"), "name")[:1],
+            ApiKey.objects.filter(disabled_at__isnull=True).values_list(Value("key"), "name")[:1],
+            all=True,
+        )
+    )
     return {
-        "has_provider": Provider.objects.filter(enabled=True).exists(),
-        "route": route,
-        "has_key": ApiKey.objects.filter(disabled_at__isnull=True).exists(),
+        "has_provider": "provider" in found,
+        "route": found.get("route"),
+        "has_key": "key" in found,
         "api_url": request.build_absolute_uri("/v1"),
     }
 

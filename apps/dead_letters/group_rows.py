@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, QuerySet, Window
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
@@ -64,11 +64,17 @@ class Row:
         return group_states.WORDS[self.group.state]
 
 
+def shown(groups: "QuerySet[FailureGroup]") -> "QuerySet[FailureGroup]":
+    """The groups with what `rows_of` needs of each: its owner, whether it is held, and its last hours."""
+    return groups.select_related("owner").annotate(is_held=holds.is_held(), hours=queries.hours())
+
+
 def rows_of(groups: Sequence[FailureGroup]) -> list[Row]:
-    """Rows for groups whose owners are loaded: two queries more."""
-    names = [group.pk for group in groups]
-    sparks, held = queries.sparklines(names), holds.held(names)
-    return [Row(group, sparkline.draw(sparks.get(group.pk, [0] * queries.DAY)), group.pk in held) for group in groups]
+    """Rows for groups that were read by way of `shown`."""
+    return [
+        Row(group, sparkline.draw(queries.line(group.hours)), group.is_held)  # type: ignore[attr-defined]
+        for group in groups
+    ]
 
 
 def matching(tab: str, query: str) -> "QuerySet[FailureGroup]":
@@ -81,7 +87,7 @@ def matching(tab: str, query: str) -> "QuerySet[FailureGroup]":
 
 def page(tab: str, query: str, asked: Mapping[str, str]) -> Page:
     """A page of them, last seen first. Raises InvalidRequest, IncorrectLookupParameters."""
-    return read_page(matching(tab, query).select_related("owner"), field="last_seen", size=SIZE, asked=asked)
+    return read_page(shown(matching(tab, query)), field="last_seen", size=SIZE, asked=asked)
 
 
 def tabs(chosen: str, query: str) -> list[dict[str, Any]]:
@@ -102,8 +108,9 @@ def tabs(chosen: str, query: str) -> list[dict[str, Any]]:
 def urgent(most: int) -> tuple[list[Row], int]:
     """The groups that an operator looks at first, those with most open letters first; and how many there are in all."""
     found = matching(URGENT, "")
-    rows = list(found.select_related("owner").order_by("-open_count", "fingerprint")[:most])
-    return rows_of(rows), len(rows) if len(rows) < most else found.count()
+    found = shown(found).annotate(in_all=Window(Count("pk")))
+    rows = list(found.order_by("-open_count", "fingerprint")[:most])
+    return rows_of(rows), rows[0].in_all if rows else 0
 
 
 def may(request: HttpRequest) -> dict[str, bool]:

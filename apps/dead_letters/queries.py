@@ -1,12 +1,15 @@
 """Reads letters and groups for the apps below and the ways in; tells `verify` what must hold."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
+from django.db.models import OuterRef
+from django.db.models.functions import Extract, JSONObject
 from django.utils import timezone
 
 from apps.access.models import ApiKey, Project
@@ -136,8 +139,7 @@ def standing() -> Standing:
 
 def sparklines(fingerprints: Collection[str], hours: int = DAY) -> dict[str, list[int]]:
     """Per group its letters of each of the last hours, the oldest first; groups without any are left out."""
-    now = timezone.now().replace(minute=0, second=0, microsecond=0)
-    start = now - timedelta(hours=hours - 1)
+    start = _first_hour(hours)
     found: dict[str, list[int]] = {}
     rows = GroupHour.objects.filter(group_id__in=fingerprints, hour__gte=start)
     for group_id, hour, died in rows.values_list("group_id", "hour", "died"):
@@ -145,6 +147,27 @@ def sparklines(fingerprints: Collection[str], hours: int = DAY) -> dict[str, lis
         if 0 <= place < hours:
             found.setdefault(group_id, [0] * hours)[place] += died
     return found
+
+
+def hours() -> ArraySubquery:
+    """To annotate groups with their letters of each of the last hours, for `line`: a list costs no query more."""
+    rows = GroupHour.objects.filter(group_id=OuterRef("pk"), hour__gte=_first_hour(DAY))
+    return ArraySubquery(rows.values_list(JSONObject(hour=Extract("hour", "epoch"), died="died")))
+
+
+def line(found: Iterable[Mapping[str, Any]]) -> list[int]:
+    """A sparkline of what `hours` has found, the oldest first."""
+    start = _first_hour(DAY).timestamp()
+    drawn = [0] * DAY
+    for one in found:
+        place = int((one["hour"] - start) // 3600)
+        if 0 <= place < DAY:
+            drawn[place] += one["died"]
+    return drawn
+
+
+def _first_hour(hours: int) -> datetime:
+    return timezone.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=hours - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from django.db.models import Exists, OuterRef
+
 from apps.tasks.models import RetryHold
 
 
@@ -25,3 +27,8 @@ def forget(fingerprints: Collection[str]) -> None:
 def held(fingerprints: Collection[str]) -> set[str]:
     """Those of them that are held."""
     return set(RetryHold.objects.filter(pk__in=fingerprints).values_list("pk", flat=True))
+
+
+def is_held(column: str = "pk") -> Exists:
+    """To annotate rows whose `column` is a fingerprint."""
+    return Exists(RetryHold.objects.filter(pk=OuterRef(column)))

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import CharField, OuterRef, QuerySet, Subquery, Value
+from django.db.models.functions import Cast, Concat
 from django.utils import timezone
 
 from apps.completions.models import NUSD, LedgerEntry
@@ -88,28 +89,43 @@ class Attempt:
     upstream_request_id: str = ""
 
 
-def timeline(task: Task) -> list[Attempt]:
-    """The last hundred attempts, first to last; the one that runs at the end."""
-    rows = list(TaskAttempt.objects.filter(task_id=task.pk).order_by("-number")[: MOST_ATTEMPTS + 1])[::-1]
+def last_attempts(task_id: UUID) -> Sequence[TaskAttempt]:
+    """What `timeline` reads: the last hundred attempts that have ended and the one before, first to last."""
+    rows = TaskAttempt.objects.filter(task_id=task_id).annotate(worker_name=worker_name())
+    return list(rows.order_by("-number")[: MOST_ATTEMPTS + 1])[::-1]
+
+
+def worker_name() -> Subquery:
+    """To annotate rows that have a worker with its name, if it is still known."""
+    worker = WorkerPresence.objects.filter(pk=OuterRef("worker"))
+    return Subquery(worker.values_list(Concat("host", Value(":"), Cast("pid", CharField()))))  # as its str() does
+
+
+def timeline(task: Task, rows: Sequence[TaskAttempt] | None = None, running_on: str | None = None) -> list[Attempt]:
+    """The last hundred attempts, first to last; the one that runs at the end.
+
+    rows, running_on: `last_attempts`, and the `worker_name` of the task, where they are at hand.
+    """
+    rows = last_attempts(task.pk) if rows is None else rows
     upstream_ids = _upstream_ids(task) if rows else {}
-    names = _names([row.worker for row in rows] + ([task.worker] if task.worker else []))
     ended = rows[0].finished_at if len(rows) > MOST_ATTEMPTS else task.created_at
     found = []
     for row in rows[-MOST_ATTEMPTS:]:
-        found.append(_attempt(row, ended, names, upstream_ids.get(row.number, "")))
+        found.append(_attempt(row, ended, upstream_ids.get(row.number, "")))
         ended = row.finished_at
     if task.worker and task.attempt_started_at:
         began = task.attempt_started_at
+        name = _name(task.worker) if running_on is None else running_on
         found.append(
             Attempt(
                 task.attempt, task.cycle, states.RUNNING, began, max((timezone.now() - began).total_seconds(), 0.0),
-                (began - ended).total_seconds(), task.worker, names.get(task.worker, ""),
+                (began - ended).total_seconds(), task.worker, name,
             )
         )  # fmt: skip
     return found
 
 
-def _attempt(row: TaskAttempt, ended: datetime, names: dict[UUID, str], upstream_id: str) -> Attempt:
+def _attempt(row: TaskAttempt, ended: datetime, upstream_id: str) -> Attempt:
     return Attempt(
         number=row.number,
         cycle=row.cycle,
@@ -118,7 +134,7 @@ def _attempt(row: TaskAttempt, ended: datetime, names: dict[UUID, str], upstream
         seconds=(row.finished_at - row.started_at).total_seconds(),
         wait=(row.started_at - ended).total_seconds(),
         worker=row.worker,
-        worker_name=names.get(row.worker, ""),
+        worker_name=row.worker_name or "",  # type: ignore[attr-defined]
         charged=row.charged,
         error_code=row.error_code,
         error_status=row.error_status,
@@ -162,8 +178,8 @@ def _upstream_ids(task: Task) -> dict[int, str]:
     return {number: upstream_id for number, upstream_id in found if number is not None}
 
 
-def _names(workers: Sequence[UUID]) -> dict[UUID, str]:
-    return {row.pk: str(row) for row in WorkerPresence.objects.filter(pk__in=set(workers))} if workers else {}
+def _name(worker: UUID) -> str:
+    return str(WorkerPresence.objects.filter(pk=worker).first() or "")
 
 
 def _earlier(moment: datetime) -> datetime:

@@ -103,7 +103,6 @@ class GroupAdmin(BoardAdmin):
         group = self._group(object_id)
         context = {
             "title": str(group),
-            "row": group_rows.rows_of([group])[0],
             **self.page(group),
             **group_rows.may(request),
         }
@@ -117,6 +116,7 @@ class GroupAdmin(BoardAdmin):
         hours = queries.sparklines([group.pk], 7 * queries.DAY).get(group.pk, [0] * 7 * queries.DAY)
         return {
             "group": group,
+            "row": group_rows.rows_of([group])[0],
             "verdict": verdict.of_group(group),
             "week": sparkline.draw(hours, look="rd-spark rd-spark-wide"),
             "hurt": queries.hurt(group.pk),
@@ -214,7 +214,7 @@ class GroupAdmin(BoardAdmin):
 
     def _group(self, object_id: str) -> FailureGroup:
         name = unquote(object_id)
-        group = FailureGroup.objects.select_related("owner").filter(pk=name).first() if "\0" not in name else None
+        group = group_rows.shown(FailureGroup.objects.filter(pk=name)).first() if "\0" not in name else None
         if group is None:
             raise Http404
         return group

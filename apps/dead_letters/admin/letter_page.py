@@ -1,6 +1,7 @@
 """What the page of one letter shows, from top to bottom: verdict, error, tries, payload, what is related, audit."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,10 @@ class Failure:
 
 def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
     """The template's variables."""
-    task = Task.objects.filter(pk=letter.task_id).first()
-    attempts = list(TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle).order_by("number")[:100])
+    task = Task.objects.filter(pk=letter.task_id).annotate(worker_name=search.worker_name()).first()
+    rows = search.last_attempts(letter.task_id)
+    attempts = _of_cycle(letter, rows)
+    previous, next_ = _neighbours(letter)
     group = related(letter, "group")
     revisions = payloads.revisions(letter.task_id)
     return {
@@ -45,12 +48,12 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
         "shown_task": shown_id(letter.task_id),
         "verdict": verdict.of_letter(letter, group, attempts),
         "failure": _failure(attempts),
-        "timeline": search.timeline(task) if task else [],
+        "timeline": search.timeline(task, rows, task.worker_name or "") if task else [],
         "earlier_attempts": max(task.attempt - search.MOST_ATTEMPTS, 0) if task else 0,
         "payload": masked(revisions[-1].body) if revisions else "",
         "revisions": revisions,
-        "previous": _neighbour(letter, older=True),
-        "next": _neighbour(letter, older=False),
+        "previous": previous,
+        "next": next_,
         "audit": AuditEntry.objects.filter(
             object_type=letter._meta.label_lower, object_id=str(letter.pk)
         ).order_by("-at")[:SHOWN_AUDIT],
@@ -83,12 +86,21 @@ def _failure(attempts: list[TaskAttempt]) -> Failure | None:
     return Failure(last.error_code, last.error_status, last.error_message, last.traceback, own)
 
 
-def _neighbour(letter: DeadLetter, *, older: bool) -> DeadLetter | None:
-    """The next open letter of the group, by the order in which they died."""
+def _of_cycle(letter: DeadLetter, rows: Sequence[TaskAttempt]) -> list[TaskAttempt]:
+    """The attempts of the letter's cycle, first to last. rows: the last ones of its task."""
+    if len(rows) > search.MOST_ATTEMPTS and rows[0].cycle >= letter.cycle:  # some of it are before these
+        of_it = TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle)
+        return list(of_it.order_by("number")[: search.MOST_ATTEMPTS])
+    return [row for row in rows if row.cycle == letter.cycle]
+
+
+def _neighbours(letter: DeadLetter) -> tuple[DeadLetter | None, DeadLetter | None]:
+    """The open letters of the group that died before and after this one, the nearest of each; by one query."""
     rows = DeadLetter.objects.filter(group_id=letter.group_id, state=states.OPEN)
-    if older:
-        return rows.filter(pk__lt=letter.pk).order_by("-pk").first()
-    return rows.filter(pk__gt=letter.pk).order_by("pk").first()
+    before = rows.filter(pk__lt=letter.pk).order_by("-pk")[:1]
+    after = rows.filter(pk__gt=letter.pk).order_by("pk")[:1]
+    found = {row.pk < letter.pk: row for row in before.union(after, all=True)}
+    return found.get(True), found.get(False)
 
 
 def _webhooks_url(letter: DeadLetter) -> str:

@@ -1,11 +1,13 @@
 """Reads where alerts stand, for the pages."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from django.db import connection
+from django.db.models import Count, Q, Window
 
 from apps.dead_letters.alerts import channels
 from apps.dead_letters.models import Alert
+from apps.dead_letters.models.alerts import Severity
 
 NEWEST = 5
 
@@ -28,15 +30,19 @@ class Standing:
 
 def standing(newest: int = NEWEST) -> Standing:
     """The active alerts in numbers, the newest of those that fire, and the failing channels."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT count(*) FILTER (WHERE state = 'firing'),
-              count(*) FILTER (WHERE state = 'firing' AND severity = 'critical'),
-              count(*) FILTER (WHERE state = 'acknowledged')
-            FROM dead_letters_alert WHERE state <> 'ended'
-            """
-        )
-        counts: tuple[int, int, int] = cursor.fetchone()
-    firing = Alert.objects.filter(state=Alert.State.FIRING).order_by("-opened_at", "-id")
-    return Standing(*counts, list(firing[:newest]) if counts[0] else [], channels.failing())
+    is_firing, is_critical = Q(state=Alert.State.FIRING), Q(severity=Severity.CRITICAL)
+    active = Alert.objects.exclude(state=Alert.State.ENDED).annotate(
+        firing=Window(Count("pk", filter=is_firing)),
+        critical=Window(Count("pk", filter=is_firing & is_critical)),
+        in_all=Window(Count("pk")),
+    )
+    # `firing` comes after `acknowledged`.
+    rows = list(active.order_by("-state", "-opened_at", "-id")[:newest])
+    first: Any = rows[0] if rows else None
+    return Standing(
+        firing=first.firing if first else 0,
+        critical=first.critical if first else 0,
+        acknowledged=first.in_all - first.firing if first else 0,
+        newest=[row for row in rows if row.state == Alert.State.FIRING],
+        failing=channels.failing(),
+    )

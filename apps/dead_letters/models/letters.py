@@ -84,6 +84,10 @@ class DeadLetter(models.Model):
                 condition=Q(state=states.OPEN, reviewed_at__isnull=True),
             ),
             models.Index(fields=["decided_at"], name="letter_decided", condition=~Q(state=states.OPEN)),
+            # Most are open, and the newest of all: a list of the others must not have to pass them.
+            models.Index(
+                fields=["state", "-created_at", "-id"], name="letter_decided_newest", condition=~Q(state=states.OPEN)
+            ),
             models.Index(
                 fields=["operation_id", "id"], name="letter_of_an_operation", condition=Q(operation_id__isnull=False)
             ),
