@@ -96,7 +96,9 @@ def _move(target: str, why: str, condition: str, among: list[str] | None = None)
         moment = _RESOLVED_AT if target == group_states.RESOLVED else "now()"
         statement = _MOVE.format(condition=condition, among=narrowed, moment=moment)
         cursor.execute(statement, {"target": target, "among": among})
-        moved = dict(cursor.fetchall())
-    for group in FailureGroup.objects.filter(pk__in=moved).order_by("pk"):
-        change = {"before": {"state": moved[group.pk]}, "after": {"state": target}}
-        audit.record(target, group, actor=audit.CLOCK, reason=why, **change)
+        moved: dict[str, str] = dict(cursor.fetchall())
+    groups = list(FailureGroup.objects.filter(pk__in=moved).order_by("pk")) if moved else []
+    for source in sorted(set(moved.values())):
+        alike = [group for group in groups if moved[group.pk] == source]
+        change = {"before": {"state": source}, "after": {"state": target}}
+        audit.record_each(target, alike, actor=audit.CLOCK, reason=why, **change)

@@ -7,8 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
-from apps.access.keyset_admin import related
 from apps.access.models import AuditEntry
+from apps.core.database import related
 from apps.dead_letters import states, triage, verdict
 from apps.dead_letters.models import DeadLetter
 from apps.tasks import operate, payloads, search

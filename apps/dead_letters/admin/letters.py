@@ -14,7 +14,8 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
 from apps.access.audited_admin import DecisionForm, Decisions, posted
-from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter, related
+from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter
+from apps.core.database import related
 from apps.core.errors import Conflict, InvalidRequest, NotFound
 from apps.core.errors import PermissionDenied as MayNot
 from apps.dead_letters import search, states, triage

@@ -11,8 +11,8 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.access.keyset_admin import related
 from apps.access.operator_api.decisions import DecisionBody, ReasonBody, Strict, may, valid
+from apps.core.database import related
 from apps.dead_letters import queries, search, states, triage
 from apps.dead_letters.errors import LetterNotFound
 from apps.dead_letters.models import DeadLetter
@@ -220,7 +220,7 @@ class LetterViewSet(viewsets.ReadOnlyModelViewSet[DeadLetter]):
     def review(self, request: Request, pk: str) -> Response:
         """Note that somebody looked at it; the state stays. Of a decided letter, or a second time: nothing changes."""
         valid(Strict, request)
-        triage.review([self.get_object().pk])
+        triage.review([self.get_object().pk], actor=request.user)
         return Response(LetterSerializer(self.get_object()).data)
 
     def _decide(self, verb: Callable[..., Any], body: type[Strict]) -> Response:
