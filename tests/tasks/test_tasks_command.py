@@ -102,7 +102,7 @@ def test_queues_are_listed_paused_and_resumed(make_task: MakeTask) -> None:
     [
         (["show", "nonsense"], "no such task"),
         (["show", "task_0197f000000070008000000000000000"], "no such task"),
-        (["list", "--kind", "nonsense"], "There are: chat_completion"),
+        (["list", "--kind", "nonsense"], "There are: alert_notification, chat_completion"),
         (["list", "--project", "nonsense"], "none of the name nonsense"),
         (["list", "--limit", "0"], "from 1 to"),
         (["pause", "low", "--reason", " "], "Say why"),
