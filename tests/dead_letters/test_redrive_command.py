@@ -8,7 +8,6 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
 
 from apps.access.models import AuditEntry
 from apps.core.errors import InvalidRequest, RedriveError
@@ -17,6 +16,7 @@ from apps.dead_letters.bulk import control, plan
 from apps.dead_letters.management import naming
 from apps.dead_letters.models import BulkOperation, BulkSlot, DeadLetter, FailureGroup
 from apps.dead_letters.queries import shown_id
+from tests.commands import ran
 from tests.dead_letters.conftest import MakeLetter
 from tests.dead_letters.test_triage import broken
 from tests.dead_letters.ticking import end_holds, ender, tick, ticking
@@ -36,18 +36,7 @@ class Terminal(StringIO):
 
 def redrive(*args: str, code: int = 0, typed: str | None = None) -> str:
     """Its standard output and error, once it has ended with the code."""
-    out = StringIO()
-    stdin = StringIO() if typed is None else Terminal(typed)
-    found = 0
-    try:
-        call_command("redrive", *args, stdout=out, stderr=out, stdin=stdin)
-    except SystemExit as ended:
-        found = int(ended.code or 0)
-    except CommandError as refused:
-        found = refused.returncode
-        out.write(str(refused))
-    assert found == code, out.getvalue()
-    return out.getvalue()
+    return ran("redrive", *args, code=code, stdin=StringIO() if typed is None else Terminal(typed))
 
 
 @pytest.fixture
