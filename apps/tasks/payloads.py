@@ -77,6 +77,12 @@ def outlines(task_id: UUID) -> list[Outline]:
     return [Outline(*row) for row in rows.values_list("revision", "size", "created_at")[:MAX_REVISIONS]]
 
 
+def latest(task_id: UUID) -> str:
+    """The last revision's JSON text; empty where it is gone."""
+    bodies = TaskPayload.objects.filter(task_id=task_id).order_by("-revision").values_list("body", flat=True)
+    return bodies.first() or ""
+
+
 def revisions(task_id: UUID) -> list[Revision]:
     """All revisions of a task, first to last."""
     rows = TaskPayload.objects.filter(task_id=task_id).order_by("revision")

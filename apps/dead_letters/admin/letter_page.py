@@ -35,9 +35,10 @@ class Failure:
 def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
     """The template's variables."""
     task = Task.objects.filter(pk=letter.task_id).first()
-    attempts = list(TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle).order_by("number")[:100])
+    newest = TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle).order_by("-number")
+    attempts = list(newest[: search.MOST_ATTEMPTS])[::-1]
     group = related(letter, "group")
-    revisions = payloads.revisions(letter.task_id)
+    payload = payloads.latest(letter.task_id)
     return {
         "letter": letter,
         "task": task,
@@ -47,8 +48,8 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
         "failure": _failure(attempts),
         "timeline": search.timeline(task) if task else [],
         "earlier_attempts": max(task.attempt - search.MOST_ATTEMPTS, 0) if task else 0,
-        "payload": masked(revisions[-1].body) if revisions else "",
-        "revisions": revisions,
+        "payload": masked(payload) if payload else "",
+        "revisions": payloads.outlines(letter.task_id),
         "previous": _neighbour(letter, older=True),
         "next": _neighbour(letter, older=False),
         "audit": AuditEntry.objects.filter(
