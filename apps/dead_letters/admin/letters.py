@@ -26,7 +26,6 @@ from apps.dead_letters.models import DeadLetter
 from apps.tasks.admin.filters import KindFilter, QueueFilter
 
 STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
-BULK = {"redrive": plan.Action.REDRIVE, "discard": plan.Action.DISCARD, "restore": plan.Action.RESTORE}
 
 
 @admin.register(DeadLetter)
@@ -76,7 +75,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
             return HttpResponseNotAllowed(["POST"])
         what, query = request.POST.get("act", ""), request.POST.get("q", "")
         try:
-            operation = plan.create(BULK.get(what, ""), query=query or "state:open", actor=request.user)
+            operation = plan.create(what, query=query or "state:open", actor=request.user)
         except (InvalidRequest, Conflict, NotFound) as error:
             messages.error(request, error.message)
             return redirect(reverse("admin:dead_letters_deadletter_changelist"))

@@ -134,6 +134,7 @@ def _release(operation: BulkOperation, now: datetime) -> bool:
     won = _decide(operation, chosen)
     failpoints.hit("bulk.after_release")
     redrives = operation.action == Action.REDRIVE
+    # Of others than redrives no end is waited for.
     marks = {"state": bulk_states.RELEASED, "outcome": "" if redrives else operation.action}
     of_it = BulkItem.objects.filter(operation_id=operation.pk)
     of_it.filter(letter_id__in=won).update(**marks)
