@@ -32,21 +32,23 @@ WITH taken AS (
     died = dead_letters_groupkey.died + excluded.died,
     last_seen = greatest(dead_letters_groupkey.last_seen, excluded.last_seen)
   RETURNING group_id, api_key_id, xmax = 0 AS fresh),
- hit AS (
-  SELECT group_id, count(*) FILTER (WHERE fresh AND api_key_id <> %(no_key)s::uuid) AS keys FROM keys GROUP BY 1),
- sums AS (
+ sums AS (  -- one after the other, not joined: Postgres, which takes them for few, would compare each with each
   SELECT group_id, sum(died) AS died, sum(opened) AS opened, sum(redriven) AS redriven, sum(succeeded) AS succeeded,
     sum(failed) AS failed, sum(cancelled) AS cancelled, sum(discarded) AS discarded,
-    max(at) FILTER (WHERE died > 0) AS last
-  FROM taken GROUP BY group_id)
+    max(at) FILTER (WHERE died > 0) AS last, sum(keys) AS keys
+  FROM (
+    SELECT group_id, died, opened, redriven, succeeded, failed, cancelled, discarded, at, 0 AS keys FROM taken
+    UNION ALL
+    SELECT group_id, 0, 0, 0, 0, 0, 0, 0, NULL, (fresh AND api_key_id <> %(no_key)s::uuid)::int FROM keys) new
+  GROUP BY group_id)
 UPDATE dead_letters_failuregroup g SET
   died_count = g.died_count + s.died, open_count = g.open_count + s.opened,
   redriven_count = g.redriven_count + s.redriven, succeeded_count = g.succeeded_count + s.succeeded,
   failed_count = g.failed_count + s.failed, cancelled_count = g.cancelled_count + s.cancelled,
-  discarded_count = g.discarded_count + s.discarded, key_count = g.key_count + coalesce(hit.keys, 0),
+  discarded_count = g.discarded_count + s.discarded, key_count = g.key_count + s.keys,
   last_seen = CASE WHEN s.last IS NULL THEN g.last_seen WHEN g.died_count = 0 THEN s.last
               ELSE greatest(g.last_seen, s.last) END
-FROM sums s LEFT JOIN hit ON hit.group_id = s.group_id
+FROM sums s
 WHERE g.fingerprint = s.group_id
 RETURNING g.fingerprint
 """
@@ -96,9 +98,9 @@ def _move(target: str, why: str, condition: str, among: list[str] | None = None)
         moment = _RESOLVED_AT if target == group_states.RESOLVED else "now()"
         statement = _MOVE.format(condition=condition, among=narrowed, moment=moment)
         cursor.execute(statement, {"target": target, "among": among})
-        moved: dict[str, str] = dict(cursor.fetchall())
+        moved = dict(cursor.fetchall())
     groups = list(FailureGroup.objects.filter(pk__in=moved).order_by("pk")) if moved else []
-    for source in sorted(set(moved.values())):
-        alike = [group for group in groups if moved[group.pk] == source]
-        change = {"before": {"state": source}, "after": {"state": target}}
-        audit.record_each(target, alike, actor=audit.CLOCK, reason=why, **change)
+    for was in sorted(set(moved.values())):
+        of_it = [group for group in groups if moved[group.pk] == was]
+        change = {"before": {"state": was}, "after": {"state": target}}
+        audit.record_each(target, of_it, actor=audit.CLOCK, reason=why, **change)
