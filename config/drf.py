@@ -7,7 +7,6 @@ from uuid import UUID
 import structlog
 from django.core.cache import caches
 from django.db import DataError, models
-from django.db.models import Q, QuerySet
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication
 from rest_framework import exceptions
@@ -18,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.throttling import SimpleRateThrottle
 
 from apps.access import operator_tokens
-from apps.core import error_payload, errors, json_codec, request_context
+from apps.core import error_payload, errors, json_codec, keyset, request_context
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +130,7 @@ class NewestFirst(CursorPagination):
         cursor = self.decode_cursor(request) or Cursor(offset=0, reverse=False, position=None)
         if cursor.position is not None:
             values = self._values(queryset.model, names, str(cursor.position))
-            queryset = _beyond(queryset, names, values, cursor.reverse)
+            queryset = keyset.beyond(queryset, names, values, "gt" if cursor.reverse else "lt")
         rows = list(queryset.order_by(*(names if cursor.reverse else order))[: size + 1])
         has_more, rows = len(rows) > size, rows[:size]
         if cursor.reverse:
@@ -176,15 +175,6 @@ def _value(field: Any, text: str) -> Any:
             raise ValueError("a moment without its zone is none")
         return moment
     return UUID(text) if isinstance(field, models.UUIDField) else text
-
-
-def _beyond(queryset: "QuerySet[Any]", names: list[str], values: list[Any], reverse: bool) -> "QuerySet[Any]":
-    way = "gt" if reverse else "lt"
-    if len(names) == 1:
-        return queryset.filter(**{f"{names[0]}__{way}": values[0]})
-    # The first condition alone lets Postgres start in the index at the right place.
-    same = Q(**{names[0]: values[0], f"{names[1]}__{way}": values[1]})
-    return queryset.filter(**{f"{names[0]}__{way}e": values[0]}).filter(Q(**{f"{names[0]}__{way}": values[0]}) | same)
 
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:

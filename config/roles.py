@@ -7,7 +7,6 @@ something away from a role make a group of your own.
 from typing import Any, Final
 
 from django.contrib.auth.models import Group, Permission
-from django.db.models import Q
 
 _SEEN: Final = (
     "access.view_apikey", "access.view_auditentry", "access.view_project", "completions.view_ledgerentry",
@@ -54,10 +53,8 @@ def write(using: str = "default", **_: Any) -> None:
     wanted = {name for permissions in ROLES.values() for name in permissions}
     rows = Permission.objects.using(using).select_related("content_type")
     apps = {name.partition(".")[0] for name in wanted}
-    known = {
-        f"{row.content_type.app_label}.{row.codename}": row.pk
-        for row in rows.filter(Q(content_type__app_label__in=apps))
-    }
+    found = rows.filter(content_type__app_label__in=apps)
+    known = {f"{row.content_type.app_label}.{row.codename}": row.pk for row in found}
     Group.objects.using(using).bulk_create([Group(name=name) for name in ROLES], ignore_conflicts=True)
     groups = dict(Group.objects.using(using).filter(name__in=ROLES).values_list("name", "pk"))
     through = Group.permissions.through

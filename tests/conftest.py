@@ -15,7 +15,7 @@ from apps.access.models import ApiKey, Limit, Project
 from apps.providers.models import ModelRoute, Provider
 from apps.providers.models import Upstream as UpstreamRow
 from tests.gateway import Gateway
-from tests.receiver import HOST
+from tests.receiver import HOST, Receiver
 from tests.upstream import Upstream
 
 MakeKey = Callable[..., tuple[ApiKey, str]]
@@ -33,6 +33,14 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 def upstream() -> Upstream:
     """One scripted provider for the worker; tests keep apart by the model names they make up."""
     return Upstream().start()
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[Receiver]:
+    """One receiver of webhooks for the worker; tests keep apart by the paths they make up."""
+    made = Receiver()
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="session")

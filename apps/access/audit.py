@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db import models
 from django.forms.models import model_to_dict
@@ -16,10 +16,10 @@ SECRET_FIELDS = frozenset({"password", "digest", "previous_digest"})
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """An actor that is no person."""
+    """An actor that is no person at a keyboard. pk: of the person that it acts for, if there is one."""
 
     name: str
-    pk: ClassVar[None] = None
+    pk: int | None = None
 
     def get_username(self) -> str:
         """As the audit names it."""
@@ -27,6 +27,11 @@ class Process:
 
 
 CLOCK = Process("clock")
+
+
+def name_of(actor: Any) -> str:
+    """As the audit and the rows that were decided name an actor: a Django user, a Process, or None."""
+    return str(actor.get_username()) if actor is not None else "command line"
 
 
 def record(
@@ -79,7 +84,7 @@ def _entry(
     context = request_context.current_or_none()
     return AuditEntry(
         actor_id=getattr(actor, "pk", None),
-        actor=actor.get_username() if actor is not None else "command line",
+        actor=name_of(actor),
         action=action,
         object_type=target._meta.label_lower,
         object_id=str(target.pk),

@@ -23,12 +23,11 @@ from django.urls import reverse
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from apps.access import audit
+from apps.access import audit, reasons
 from apps.core.crypto import EncryptedTextField
 from apps.core.errors import Conflict, InvalidRequest
 
 REASON = "audit_reason"
-REASON_LENGTH = 500
 
 
 class DecisionForm(forms.Form):
@@ -36,7 +35,7 @@ class DecisionForm(forms.Form):
 
     reason = forms.CharField(
         required=False,
-        max_length=REASON_LENGTH,
+        max_length=reasons.MOST,
         widget=UnfoldAdminTextInputWidget,
         help_text="Optional. Kept in the audit.",
     )
@@ -236,7 +235,7 @@ def posted(request: HttpRequest) -> Any:
 def posted_reason(request: HttpRequest) -> str:
     """The reason that came with a form, cut and without what Postgres cannot hold."""
     posted = request.POST.get(REASON) or request.POST.get("reason") or ""
-    return "".join(char for char in posted if char.isprintable())[:REASON_LENGTH].strip()
+    return "".join(char for char in posted if char.isprintable())[: reasons.MOST].strip()
 
 
 def secret_page(

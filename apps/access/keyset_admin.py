@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter, RelatedDropdownFilter
@@ -15,6 +15,8 @@ from unfold.decorators import display
 from unfold.views import ChangeList
 
 from apps.access.audited_admin import ReadOnlyModelAdmin
+from apps.core import keyset
+from apps.core.database import related
 
 OLDER, NEWER = "older", "newer"
 
@@ -127,11 +129,6 @@ class OwnedModelAdmin(KeysetModelAdmin):
         return str(related(row, "api_key") or row.api_key_id or "")
 
 
-def related(row: Any, name: str) -> Any:
-    """What a prefetched foreign key without a constraint points to; None if that is gone."""
-    return row._state.fields_cache.get(name)
-
-
 class NameFilter(DropdownFilter):
     """Rows whose column equals one of the names that exist now; not read from the table, which is long."""
 
@@ -187,7 +184,5 @@ def _cursor(text: str | None, parse: Callable[[str], Any], *, by_id: bool) -> tu
 def _beyond(queryset: "QuerySet[Any]", field: str, cursor: tuple[datetime | None, Any], way: str) -> "QuerySet[Any]":
     time, row_id = cursor
     if time is None:
-        return queryset.filter(**{f"pk__{way}": row_id})
-    # The first condition alone lets Postgres start in the index at the right place.
-    same = Q(**{f"{field}": time, f"pk__{way}": row_id})
-    return queryset.filter(**{f"{field}__{way}e": time}).filter(Q(**{f"{field}__{way}": time}) | same)
+        return keyset.beyond(queryset, ("pk",), (row_id,), way)
+    return keyset.beyond(queryset, (field, "pk"), (time, row_id), way)

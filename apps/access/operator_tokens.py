@@ -1,7 +1,8 @@
-"""Makes, finds and revokes operators' tokens: what a script sends to `/ops/api/` instead of a login.
+"""Makes, finds and prunes operators' tokens: what a script sends to `/ops/api/` instead of a login.
 
 A token has the rights of its person, as they are at each request, and works as long as that person is an active member
-of the staff. It is 256 random bits; only its SHA-512 is stored, and the token itself is returned once.
+of the staff. It is 256 random bits; only its SHA-512 is stored, and the token itself is returned once. To revoke one is
+to delete its row.
 """
 
 import re

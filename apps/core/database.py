@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import psycopg
 import structlog
@@ -89,6 +89,11 @@ def _heard(work: "asyncio.Future[R]") -> None:
 def storable(text: str) -> str:
     """The text with escapes for what Postgres refuses: NUL and lone surrogates."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def related(row: Any, name: str) -> Any:
+    """What a prefetched foreign key without a constraint points to; None if that is gone."""
+    return row._state.fields_cache.get(name)
 
 
 def copy_rows(table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -78,10 +78,11 @@ def _move(
     operation_id: UUID | None = None,
     needs_task: bool = False,
 ) -> list[DeadLetter]:
-    by = actor.get_username() if actor is not None else "command line"
+    assert target in states.TRANSITIONS[source], (source, target)
+    by = "" if target == states.OPEN else audit.name_of(actor)
     values = {
-        "ids": list(letter_ids), "source": source, "target": target, "by": "" if target == states.OPEN else by,
-        "reason": reason, "code": code, "operation": operation_id, "needs_task": needs_task,
+        "ids": list(letter_ids), "source": source, "target": target, "by": by, "reason": reason, "code": code,
+        "operation": operation_id, "needs_task": needs_task,
     }  # fmt: skip
     with connection.cursor() as cursor:
         cursor.execute(_MOVE, values)

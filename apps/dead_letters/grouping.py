@@ -17,12 +17,12 @@ from django.utils import timezone
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.access.reasons import checked, written
 from apps.core.database import storable
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import group_states
 from apps.dead_letters.errors import GroupHasMoved, GroupNotFound
 from apps.dead_letters.models import FailureGroup, GroupTally
-from apps.dead_letters.triage import checked
 from apps.tasks import holds
 
 MAY_CHANGE = "dead_letters.change_failuregroup"
@@ -30,7 +30,7 @@ MAY_HOLD = "dead_letters.hold_failuregroup"
 MAX_NOTE = 2000  # characters
 LONGEST_SNOOZE = timedelta(days=366)
 MOST_MORE = 1_000_000
-SHOWN = ("state", "owner", "note", "snoozed_until", "snooze_after")
+CHANGED = ("state", "owner", "note", "snoozed_until", "snooze_after")
 
 
 def assign(fingerprint: str, *, owner: str, actor: Any = None, reason: str = "") -> FailureGroup:
@@ -47,7 +47,7 @@ def assign(fingerprint: str, *, owner: str, actor: Any = None, reason: str = "")
 
 def note(fingerprint: str, *, text: str, actor: Any = None) -> FailureGroup:
     """Replace the note. Raises GroupNotFound, PermissionDenied, InvalidRequest."""
-    text = "".join(char for char in text if char.isprintable() or char.isspace()).strip()
+    text = written(text)
     if len(text) > MAX_NOTE:
         raise InvalidRequest(f"A note has at most {MAX_NOTE:,} characters.", param="text")
     with _changing("note", fingerprint, actor, "") as group:
@@ -127,7 +127,7 @@ def _changing(action: str, fingerprint: str, actor: Any, reason: str) -> Iterato
         yield group
         if group.state != was:
             group.state_changed_at = Now()
-        group.save(update_fields=["state", "state_changed_at", "owner", "note", "snoozed_until", "snooze_after"])
+        group.save(update_fields=[*CHANGED, "state_changed_at"])
         audit.record(action, group, actor=actor, reason=reason, before=before, after=_shown(group))
         group.refresh_from_db()
 
@@ -159,4 +159,4 @@ def _staff(name: str) -> Any:
 
 
 def _shown(group: FailureGroup) -> dict[str, Any]:
-    return {name: str(value) if (value := getattr(group, name)) is not None else None for name in SHOWN}
+    return {name: str(value) if (value := getattr(group, name)) is not None else None for name in CHANGED}

@@ -51,17 +51,16 @@ REDRIVES_ARE_AUDITED = Invariant(
 
 COUNTS_ARE_TRUE = Invariant(
     "I13",
-    "the counts of a failure group, with what is not folded in yet, are those of its letters",
+    "each letter has its group, whose count of open letters, with what is not folded in yet, is that of the letters",
     """
-    SELECT l.group_id FROM (
-      SELECT group_id, count(*) FILTER (WHERE state = 'open') AS opened,
-        count(*) FILTER (WHERE state = 'discarded') AS discarded
+    SELECT coalesce(l.group_id, g.fingerprint) FROM (
+      SELECT group_id, count(*) FILTER (WHERE state = 'open') AS opened
       FROM dead_letters_deadletter GROUP BY group_id) l
-    LEFT JOIN dead_letters_failuregroup g ON g.fingerprint = l.group_id
+    FULL JOIN dead_letters_failuregroup g ON g.fingerprint = l.group_id
     LEFT JOIN (
       SELECT group_id, sum(opened) AS opened FROM dead_letters_grouptally GROUP BY group_id) t
-      ON t.group_id = l.group_id
-    WHERE g.fingerprint IS NULL OR g.open_count + coalesce(t.opened, 0) <> l.opened
+      ON t.group_id = g.fingerprint
+    WHERE g.fingerprint IS NULL OR g.open_count + coalesce(t.opened, 0) <> coalesce(l.opened, 0)
     """,
 )
 

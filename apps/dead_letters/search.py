@@ -14,14 +14,14 @@ from functools import reduce
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.access.models import Project
 from apps.core.database import storable
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import group_states, states
-from apps.dead_letters.models import DeadLetter, FailureGroup
+from apps.dead_letters.models import DeadLetter, FailureGroup, GroupKey
 from apps.tasks import states as task_states
 from apps.tasks.models import PREFIX
 
@@ -138,16 +138,15 @@ def groups(query: Query) -> "QuerySet[FailureGroup]":
     if query.younger is not None:
         rows = rows.filter(first_seen__gte=now - query.younger)
     if query.project:
-        rows = rows.extra(
-            where=[
-                "EXISTS (SELECT 1 FROM dead_letters_groupkey k "
-                "WHERE k.group_id = dead_letters_failuregroup.fingerprint AND k.project_id = %s)"
-            ],
-            params=[_project(query.project)],
-        )
+        rows = of_project(rows, _project(query.project))
     if query.task is not None:
         rows = rows.filter(pk__in=DeadLetter.objects.filter(task_id=query.task).values("group_id"))
     return rows
+
+
+def of_project(rows: "QuerySet[FailureGroup]", project_id: UUID) -> "QuerySet[FailureGroup]":
+    """Those of the groups that have hit a project."""
+    return rows.filter(Exists(GroupKey.objects.filter(group_id=OuterRef("pk"), project_id=project_id)))
 
 
 def quoted(value: str) -> str:

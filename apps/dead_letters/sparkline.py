@@ -1,4 +1,4 @@
-"""Draws how often a group failed in each of the last hours, as a small SVG: no script, no foreign origin."""
+"""Draws how often a group failed in each of the last hours: as a small SVG without script, or in a line of text."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 WIDTH, HEIGHT = 96.0, 24.0
+BARS = "▁▂▃▄▅▆▇█"
 
 
 def draw(values: Sequence[int], *, look: str = "rd-spark") -> SafeString:
@@ -13,7 +14,7 @@ def draw(values: Sequence[int], *, look: str = "rd-spark") -> SafeString:
     if not any(values):
         return format_html('<span class="rd-quiet" title="No failure in {} hours">–</span>', len(values))
     top, width = max(values), WIDTH / len(values)
-    bars = format_html_join(
+    drawn = format_html_join(
         "",
         '<rect x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>',
         (
@@ -28,8 +29,14 @@ def draw(values: Sequence[int], *, look: str = "rd-spark") -> SafeString:
     label = f"{sum(values):,} in {len(values)} hours, {values[-1]:,} in the last of them"
     return format_html(
         '<svg class="{}" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>',
-        look, f"{WIDTH:g}", f"{HEIGHT:g}", label, bars,
+        look, f"{WIDTH:g}", f"{HEIGHT:g}", label, drawn,
     )  # fmt: skip
+
+
+def bars(values: Sequence[int]) -> str:
+    """A character for each; a point where there is nothing."""
+    most = max(values, default=0)
+    return "".join(BARS[(len(BARS) - 1) * value // most] if value else "." for value in values)
 
 
 def _height(value: int, top: int) -> float:

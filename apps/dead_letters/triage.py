@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.access.reasons import checked
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import decisions, states
 from apps.dead_letters.errors import LetterIsDecided, LetterNotFound, PayloadHasChanged
@@ -23,7 +24,6 @@ from apps.tasks.errors import TaskNotFound
 MAY_REDRIVE = "dead_letters.redrive_deadletter"
 MAY_DISCARD = "dead_letters.discard_deadletter"
 MAY_EDIT = payloads.MAY_EDIT
-MAX_REASON = 500  # characters
 _TO_REVIEW: dict[str, Any] = {"state": states.OPEN, "reviewed_at__isnull": True}
 
 
@@ -103,37 +103,28 @@ def restore(letter_id: UUID, *, actor: Any = None, reason: str = "") -> DeadLett
     return letter
 
 
-def review(letter_ids: list[UUID]) -> int:
-    """Note that open letters were looked at; how many had not been before."""
+def review(letter_ids: list[UUID], *, actor: Any = None) -> int:
+    """Note that open letters were looked at; how many had not been before. Raises PermissionDenied."""
+    require(actor, MAY_REDRIVE)
     fresh = DeadLetter.objects.filter(pk__in=letter_ids, state=states.OPEN, reviewed_at__isnull=True)
     return fresh.update(reviewed_at=Now())
 
 
 @transaction.atomic
-def take_for_review(most: int) -> list[DeadLetter]:
+def take_for_review(most: int, *, actor: Any = None) -> list[DeadLetter]:
     """Open letters that nobody has reviewed, oldest first, with their groups; they are reviewed once this commits.
 
-    Who takes some at the same time gets others.
+    Who takes some at the same time gets others. Raises PermissionDenied.
     """
     rows = DeadLetter.objects.select_for_update(skip_locked=True, of=("self",)).filter(**_TO_REVIEW)
     found = list(rows.order_by("created_at", "id").prefetch_related("group")[:most])
-    review([letter.pk for letter in found])
+    review([letter.pk for letter in found], actor=actor)
     return found
 
 
 def waits_for_review() -> bool:
     """Whether an open letter has not been reviewed yet."""
     return DeadLetter.objects.filter(**_TO_REVIEW).exists()
-
-
-def checked(reason: str, *, needed: str = "") -> str:
-    """A reason as it is kept. Raises InvalidRequest where it is too long, or is empty and `needed` says what is."""
-    reason = "".join(char for char in reason if char.isprintable() or char.isspace()).strip()
-    if needed and not reason:
-        raise InvalidRequest(needed, param="reason")
-    if len(reason) > MAX_REASON:
-        raise InvalidRequest(f"A reason has at most {MAX_REASON} characters.", param="reason")
-    return reason
 
 
 def discard_code(code: str) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Func, IntegerField
+from django.db.models import Case, F, Func, IntegerField, Subquery, TextField, Value, When
 from pydantic import ValidationError
 
 from apps.access import audit
@@ -70,11 +70,15 @@ class Outline(NamedTuple):
     created_at: Any
 
 
-def outlines(task_id: UUID) -> list[Outline]:
-    """All revisions of a task, first to last, without reading their texts."""
+def latest(task_id: UUID) -> tuple[str, list[Outline]]:
+    """The last revision's JSON text, empty where it is gone; and all revisions, first to last, without their texts."""
+    mine = TaskPayload.objects.filter(task_id=task_id)
     size = Func("body", function="octet_length", output_field=IntegerField())
-    rows = TaskPayload.objects.filter(task_id=task_id).annotate(size=size).order_by("revision")
-    return [Outline(*row) for row in rows.values_list("revision", "size", "created_at")[:MAX_REVISIONS]]
+    last = Subquery(mine.order_by("-revision").values("revision")[:1])
+    text = Case(When(revision=last, then=F("body")), default=Value(""), output_field=TextField())
+    rows = mine.annotate(size=size, text=text).order_by("-revision")
+    found = list(rows.values_list("revision", "size", "created_at", "text")[:MAX_REVISIONS])
+    return found[0][3] if found else "", [Outline(*row[:3]) for row in reversed(found)]
 
 
 def revisions(task_id: UUID) -> list[Revision]:

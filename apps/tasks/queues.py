@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.access.reasons import checked
 from apps.core.errors import InvalidRequest
 from apps.tasks import states
 from apps.tasks.enqueue import ring_after_commit
@@ -18,7 +19,6 @@ from apps.tasks.models import QueueState
 MAY_PAUSE = "tasks.pause_queue"
 CAP = 10_000  # rows counted of each kind; beyond it a number is a lower bound
 WINDOW = 300.0  # seconds, of the throughput
-MAX_REASON = 500
 
 MEANING = {
     states.HIGH: "6 of 10 free slots while it has due work",
@@ -134,14 +134,13 @@ def pause(name: str, *, reason: str, resume_at: datetime | None = None, actor: A
     Raises QueueNotFound, PermissionDenied, InvalidRequest (no reason; a time that has passed).
     """
     _check(name, actor)
-    if not reason.strip() or len(reason) > MAX_REASON:
-        raise InvalidRequest(f"Say why, in up to {MAX_REASON} characters.", param="reason")
+    reason = checked(reason, needed="Say why it is paused.")
     if resume_at is not None and resume_at <= _now():
         raise InvalidRequest("This time has passed. Name one in the future, or none.", param="resume_at")
     row, before = _locked(name)
     row.paused_at = row.paused_at or _now()
-    row.resume_at, row.reason = resume_at, reason.strip()
-    row.paused_by = actor.get_username() if actor is not None else "command line"
+    row.resume_at, row.reason = resume_at, reason
+    row.paused_by = audit.name_of(actor)
     row.save()
     audit.record("pause", row, actor=actor, reason=row.reason, before=before, after=audit.snapshot(row))
     return row

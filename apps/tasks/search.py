@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.completions.models import NUSD, LedgerEntry
 from apps.core import ids
+from apps.core.database import related
 from apps.tasks import states
 from apps.tasks.models import Task, TaskAttempt, WorkerPresence, shown_id
 
@@ -47,7 +48,7 @@ def facts(task: Task) -> dict[str, Any]:
         "state": task.state,
         "kind": task.kind,
         "queue": task.queue,
-        "project": str(task._state.fields_cache.get("project") or task.project_id),
+        "project": str(related(task, "project") or task.project_id),
         "attempts": task.attempt,
         "created_at": task.created_at.isoformat(),
         "due_at": task.next_attempt_at.isoformat() if task.state in states.DUE else None,

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,13 +20,6 @@ from tests.receiver import HOST, Receiver, closed_port, never_ends, says, sends,
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 PUBLIC = "93.184.216.34"
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.stop()
 
 
 class Names:

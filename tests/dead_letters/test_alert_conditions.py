@@ -37,7 +37,7 @@ def test_too_many_of_one_kind_within_the_window_are_told_until_they_are_old(
     die(make_task(kind))
     [alert] = look()
     assert (alert.subject, alert.severity) == (kind.name, "critical")
-    assert alert.title == f"{kind.name}: 10 or more failures within 1 h"
+    assert alert.title == f"{kind.name}: 10 or more failures within 60 min"
     age(DeadLetter.objects.filter(kind=kind.name).order_by("pk")[0], hours=2)
     assert look() == []
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -26,26 +25,12 @@ from tests.dead_letters.test_triage import person
 from tests.receiver import Receiver, closed_port, says
 from tests.tasks.conftest import on_db
 from tests.time import age
+from tests.webhooks.conftest import worker
+
+__all__ = ["worker"]
 
 pytestmark = pytest.mark.django_db
 SECRET = "hush-hush-4711"
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-async def worker(transactional_db: None) -> AsyncIterator[Executor]:
-    """A worker of the queue that notifications wait in."""
-    executor = Executor(["webhooks"], slots=20)
-    running = asyncio.ensure_future(executor.run())
-    yield executor
-    executor.stop()
-    await asyncio.wait_for(running, 30)
 
 
 def a_channel(url: str, **fields: Any) -> AlertChannel:

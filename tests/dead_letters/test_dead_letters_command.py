@@ -15,6 +15,7 @@ from apps.dead_letters import tallies, triage
 from apps.dead_letters.models import DeadLetter, FailureGroup
 from apps.dead_letters.queries import shown_id
 from apps.tasks.models import RetryHold, Task, TaskPayload
+from tests.commands import ran
 from tests.dead_letters.conftest import MakeLetter
 from tests.dead_letters.test_triage import broken, now
 from tests.races import together
@@ -25,17 +26,7 @@ pytestmark = pytest.mark.django_db
 
 def dead_letters(*args: str, code: int = 0, typed: str = "") -> str:
     """Its standard output and error, once it has ended with the code."""
-    out = StringIO()
-    found = 0
-    try:
-        call_command("dead_letters", *args, stdout=out, stderr=out, stdin=StringIO(typed))
-    except SystemExit as ended:
-        found = int(ended.code or 0)
-    except CommandError as refused:
-        found = refused.returncode
-        out.write(str(refused))
-    assert found == code, out.getvalue()
-    return out.getvalue()
+    return ran("dead_letters", *args, code=code, stdin=StringIO(typed))
 
 
 def rows(text: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
@@ -26,6 +26,7 @@ from apps.dead_letters.models import BulkItem, BulkOperation, DeadLetter, Failur
 from apps.dead_letters.queries import sparklines
 from apps.tasks import kinds, states
 from apps.tasks.models import Task, TaskAttempt, TaskPayload
+from tests.commands import ran
 from tests.dead_letters.conftest import MakeLetter, die
 from tests.dead_letters.test_triage import broken
 from tests.tasks.conftest import MakeTask, take
@@ -36,15 +37,7 @@ REMEMBERED = {"access_auditentry", "core_config_version", "tasks_clockbeat"}
 
 def demo(*args: str, code: int = 0) -> str:
     """Its standard output and error, once it has ended with the code."""
-    out = StringIO()
-    found = 0
-    try:
-        call_command("demo", *args, stdout=out, stderr=out)
-    except CommandError as refused:
-        found = refused.returncode
-        out.write(str(refused))
-    assert found == code, out.getvalue()
-    return out.getvalue()
+    return ran("demo", *args, code=code)
 
 
 def rows() -> dict[str, list[Any]]:

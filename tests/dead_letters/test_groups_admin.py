@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from apps.access.models import AuditEntry
 from apps.core.errors import InvalidRequest
-from apps.dead_letters import group_rows, grouping, tallies
+from apps.dead_letters import group_rows, grouping, tallies, triage
 from apps.dead_letters.models import BulkOperation, DeadLetter, FailureGroup
 from apps.tasks import holds
 from tests.dead_letters.conftest import MakeLetter
@@ -149,6 +149,17 @@ def test_all_of_a_tab_and_a_search_can_be_chosen_without_naming_them(
     assert not BulkOperation.objects.exists()
     admin_client.post(ACT, {"act": "discard", "all": "1", "tab": "review", "q": "second"})
     assert BulkOperation.objects.get().groups == [groups[1].pk]
+
+
+def test_all_of_a_tab_are_reopened_though_none_has_an_open_letter(
+    admin_client: Client, groups: list[FailureGroup]
+) -> None:
+    for letter in DeadLetter.objects.exclude(group=groups[0]):
+        triage.discard(letter.pk, reason="r")
+    tallies.fold()
+    response = admin_client.post(ACT, {"act": "reopen", "all": "1", "tab": "resolved"}, follow=True)
+    assert "2 of 2 open now" in response.content.decode()
+    assert list(FailureGroup.objects.filter(state="open").order_by("pk")) == sorted(groups[1:], key=lambda row: row.pk)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from apps.access.models import AuditEntry
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import triage
 from apps.dead_letters.models import DeadLetter, FailureGroup
-from apps.tasks.models import Task
+from apps.tasks.models import Task, TaskAttempt
 from tests.conftest import MakeKey
 from tests.dead_letters.conftest import MakeLetter
 from tests.tasks.conftest import AsPerson
@@ -157,3 +157,33 @@ def test_nobody_adds_or_deletes_letters(admin_client: Client, make_letter: MakeL
         assert admin_client.post(page(letter, action), {"post": "yes"}).status_code == 403
     assert admin_client.post(reverse("admin:dead_letters_deadletter_add"), {}).status_code == 403
     assert state_of(letter) == "open"
+
+
+def test_the_error_of_more_than_a_hundred_attempts_is_that_of_the_last(
+    admin_client: Client, make_letter: MakeLetter
+) -> None:
+    letter = make_letter()
+    died = TaskAttempt.objects.get(task_id=letter.task_id)
+    earlier = {
+        field.attname: getattr(died, field.attname)
+        for field in TaskAttempt._meta.concrete_fields
+        if not field.primary_key
+    }
+    TaskAttempt.objects.filter(pk=died.pk).update(number=151)
+    TaskAttempt.objects.bulk_create(
+        TaskAttempt(**{**earlier, "number": number, "error_message": "It was busy."}) for number in range(1, 151)
+    )
+    failure = admin_client.get(page(letter)).context["failure"]
+    assert failure.message == "It does not fit."
+
+
+def test_what_acts_on_all_says_that_the_filters_do_not_count(admin_client: Client, make_letter: MakeLetter) -> None:
+    make_letter()
+    for query, words, restores in (
+        ({}, "All open letters:", False),
+        ({"state__exact": "open"}, "All open letters, whatever the filters show:", False),
+        ({"q": "state:discarded"}, "All that match <code>state:discarded</code>:", True),
+    ):
+        html = admin_client.get(LIST, query).content.decode()
+        assert words in html, query
+        assert ('value="restore"' in html) == restores, query

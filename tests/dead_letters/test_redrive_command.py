@@ -1,14 +1,13 @@
 """`manage.py redrive`: what it prints, what it does, and with which exit code it ends."""
 
 import json
-import os
 import signal
 from collections import Counter
 from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.conf import settings
 
 from apps.access.models import AuditEntry
 from apps.core.errors import InvalidRequest, RedriveError
@@ -17,10 +16,14 @@ from apps.dead_letters.bulk import control, plan
 from apps.dead_letters.management import naming
 from apps.dead_letters.models import BulkOperation, BulkSlot, DeadLetter, FailureGroup
 from apps.dead_letters.queries import shown_id
+from tests.commands import ran
+from tests.conftest import database_url
 from tests.dead_letters.conftest import MakeLetter
 from tests.dead_letters.test_triage import broken
 from tests.dead_letters.ticking import end_holds, ender, tick, ticking
+from tests.journeys.wire import eventually
 from tests.tasks.conftest import MakeKind
+from tests.worker import Child
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Letters = list[DeadLetter]
@@ -36,18 +39,7 @@ class Terminal(StringIO):
 
 def redrive(*args: str, code: int = 0, typed: str | None = None) -> str:
     """Its standard output and error, once it has ended with the code."""
-    out = StringIO()
-    stdin = StringIO() if typed is None else Terminal(typed)
-    found = 0
-    try:
-        call_command("redrive", *args, stdout=out, stderr=out, stdin=stdin)
-    except SystemExit as ended:
-        found = int(ended.code or 0)
-    except CommandError as refused:
-        found = refused.returncode
-        out.write(str(refused))
-    assert found == code, out.getvalue()
-    return out.getvalue()
+    return ran("redrive", *args, code=code, stdin=StringIO() if typed is None else Terminal(typed))
 
 
 @pytest.fixture
@@ -105,7 +97,7 @@ def test_a_group_is_redriven_with_a_canary_and_followed_to_its_end(letters: Lett
             "bulk", "--group", letters[0].group_id[:6], "--reason", "mended", "--rate", "1000", *YES, "--follow"
         )
     assert "25 letters to be redriven" in out
-    assert "takes about 0:00:00 at 1000 a second" in out
+    assert "takes less than a second at 1000 a second" in out
     assert "costs about $0.0000" in out
     assert "done: 25 of 25 redriven, 25 succeeded, 0 failed again, 0 in flight" in out
     operation = BulkOperation.objects.get()
@@ -171,28 +163,30 @@ def test_a_large_one_starts_only_with_its_number(make_letter: MakeLetter, make_k
     assert states_of(letters) == {"open": 101}
 
 
-def test_ctrl_c_within_the_hold_takes_it_back(letters: Letters) -> None:
-    def interrupt() -> None:
-        if BulkOperation.objects.filter(state="holding").exists():
-            os.kill(os.getpid(), signal.SIGINT)
+def interrupted(*args: str, once: str) -> tuple[str, int | None]:
+    """What the command prints, in a process of its own, where Ctrl-C comes as soon as it has said `once`; its code."""
+    environment = {"REDRIVE_DATABASE_URL": database_url(), "REDRIVE_REDIS_URL": settings.REDRIVE.redis_url}
+    child = Child({**environment, "PYTHONUNBUFFERED": "1"}, "redrive", *args)
+    assert eventually(lambda: once in child.log.read_text(), within=30, every=0.05), child.log.read_text()
+    child.stop(signal.SIGINT)
+    return child.log.read_text(), child.process.returncode
 
-    with ticking(interrupt):
-        out = redrive("bulk", "-q", "state:open", *YES, code=1)
-    assert "Ctrl-C takes it back" in out
+
+def test_ctrl_c_within_the_hold_takes_it_back(letters: Letters) -> None:
+    with ticking():
+        out, code = interrupted("bulk", "-q", "state:open", *YES, once="Ctrl-C takes it back")
     assert "Taken back" in out
+    assert code == 1
     assert states_of(letters) == {"open": 25}
     assert BulkOperation.objects.get().state == "cancelled"
     assert {"undo", "cancel"} <= set(AuditEntry.objects.values_list("action", flat=True))
 
 
 def test_ctrl_c_after_the_hold_only_stops_looking(letters: Letters) -> None:
-    def interrupt() -> None:
-        if BulkOperation.objects.filter(state="canary").exists():
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with ticking(end_holds, interrupt):
-        out = redrive("bulk", "-q", "state:open", *YES, "--follow", code=3)
+    with ticking(end_holds):
+        out, code = interrupted("bulk", "-q", "state:open", *YES, "--follow", once="canary")
     assert "It goes on by itself" in out
+    assert code == 3
     assert BulkOperation.objects.get().state == "canary"
 
 

@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection, transaction
 
+from apps.access import reasons
 from apps.access.models import AuditEntry
 from apps.core.errors import InvalidRequest, PermissionDenied
 from apps.dead_letters import queries, states, triage
@@ -231,10 +232,20 @@ def test_a_reason_is_kept_as_postgres_can_hold_it_and_is_not_a_book(make_letter:
     if verb is triage.restore:
         triage.discard(letter.pk, reason="r")
     with pytest.raises(InvalidRequest) as refused:
-        verb(letter.pk, reason="x" * (triage.MAX_REASON + 1))
+        verb(letter.pk, reason="x" * (reasons.MOST + 1))
     assert refused.value.param == "reason"
     verb(letter.pk, reason=" half\ud800 a\0 smile\n ")
     assert AuditEntry.objects.latest("at", "id").reason == "half a smile"
+
+
+def test_who_may_not_redrive_reviews_nothing(make_letter: MakeLetter, django_user_model: Any) -> None:
+    letter, viewer = make_letter(), person(django_user_model, "view_deadletter")
+    with pytest.raises(PermissionDenied):
+        triage.review([letter.pk], actor=viewer)
+    with pytest.raises(PermissionDenied):
+        triage.take_for_review(1, actor=viewer)
+    letter.refresh_from_db()
+    assert letter.reviewed_at is None
 
 
 def test_a_letter_is_reviewed_once_while_it_is_open(make_letter: MakeLetter) -> None:

@@ -31,6 +31,7 @@ with transaction.atomic():
     operation = BulkOperation.objects.select_for_update().get()
     if operation.state == "counting":
         assert plan.count(operation)
+        BulkOperation.objects.update(state="ready")
 control.start(operation.pk, canary=3, rate=float(os.environ["RATE"]), max_in_flight=5000)
 BulkOperation.objects.update(release_at="2020-01-01T00:00:00Z")
 """

@@ -25,13 +25,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 CHAT = "/v1/tasks/chat/completions"
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def worker(transactional_db: None) -> Iterator[Child]:
     """A worker that may call the receiver."""

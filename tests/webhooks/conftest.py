@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -16,20 +16,12 @@ from apps.tasks.lifecycle.finish import finish
 from apps.tasks.models import Task
 from apps.webhooks import secrets
 from apps.webhooks.models import WebhookAttempt, WebhookEvent
-from tests.receiver import HOST, Receiver
+from tests.receiver import HOST
 from tests.tasks.conftest import MakeKind, ending, make_kind, make_task, take
 
 __all__ = ["make_kind", "make_task"]
 MakeProject = Callable[..., tuple[Project, str]]
 End = Callable[..., Task]
-
-
-@pytest.fixture(scope="session")
-def receiver() -> Iterator[Receiver]:
-    """One receiver for all tests."""
-    made = Receiver()
-    yield made
-    made.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from rest_framework import serializers
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from apps.access.audited_admin import REASON_LENGTH
+from apps.access import reasons
 
 
 class May(BasePermission):
@@ -42,14 +42,14 @@ class DecisionBody(Strict):
     """What is kept in the audit."""
 
     reason = serializers.CharField(
-        max_length=REASON_LENGTH, required=False, allow_blank=True, default="", help_text="Why; kept in the audit."
+        max_length=reasons.MOST, required=False, allow_blank=True, default="", help_text="Why; kept in the audit."
     )
 
 
 class ReasonBody(Strict):
     """What is kept in the audit, and must be said."""
 
-    reason = serializers.CharField(max_length=REASON_LENGTH, help_text="Why; kept in the audit.")
+    reason = serializers.CharField(max_length=reasons.MOST, help_text="Why; kept in the audit.")
 
 
 def valid(body: type[Strict], request: Request) -> dict[str, Any]:

@@ -85,7 +85,9 @@ class BulkAdmin(Decisions, KeysetModelAdmin):
             except MayNot as error:
                 raise PermissionDenied from error
         elif request.method == "POST":
-            messages.error(request, "A pace is from 0.01 to 1,000 letters a second, and 1 to 5,000 unfinished.")
+            (slowest, fastest), (fewest, most) = control.RATES, control.IN_FLIGHT
+            rates, unfinished = f"{slowest:g} to {fastest:,.0f} letters a second", f"{fewest:,} to {most:,} unfinished"
+            messages.error(request, f"A pace is from {rates}, and {unfinished}.")
         return redirect(self.change_url(operation))
 
     @action(description="Undo", url_path="undo", permissions=["run"])

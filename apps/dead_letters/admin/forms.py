@@ -13,7 +13,10 @@ from unfold.widgets import (
 
 from apps.access.audited_admin import DecisionForm
 from apps.dead_letters import grouping
+from apps.dead_letters.bulk import control
 from apps.dead_letters.models import DeadLetter
+
+(SLOWEST, FASTEST), (FEWEST, MOST) = control.RATES, control.IN_FLIGHT
 
 
 class DiscardForm(DecisionForm):
@@ -25,8 +28,7 @@ class DiscardForm(DecisionForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["reason"].required = True
-        self.fields["reason"].help_text = "Kept with the letter and in the audit."
+        _need_reason(self)
 
 
 class EditForm(DecisionForm):
@@ -39,8 +41,7 @@ class EditForm(DecisionForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["reason"].required = True
-        self.fields["reason"].help_text = "Kept with the letter and in the audit."
+        _need_reason(self)
 
 
 class SnoozeForm(DecisionForm):
@@ -97,11 +98,11 @@ class StartForm(DecisionForm):
     """At what pace a bulk operation goes. expected: the number that must be typed, None where it need not be."""
 
     rate = forms.FloatField(
-        label="Letters a second", min_value=0.01, max_value=1000,
+        label="Letters a second", min_value=SLOWEST, max_value=FASTEST,
         widget=UnfoldAdminTextInputWidget(attrs={"type": "number", "step": "any", "inputmode": "decimal"}),
     )  # fmt: skip
     max_in_flight = forms.IntegerField(
-        label="Unfinished at once, at most", min_value=1, max_value=5000, widget=UnfoldAdminIntegerFieldWidget
+        label="Unfinished at once, at most", min_value=FEWEST, max_value=MOST, widget=UnfoldAdminIntegerFieldWidget
     )
     canary = forms.IntegerField(
         label="Canary", min_value=0, widget=UnfoldAdminIntegerFieldWidget,
@@ -122,8 +123,7 @@ class StartForm(DecisionForm):
         for name in ("max_in_flight", "canary", "stop_percent") if action != "redrive" else ():
             del self.fields[name]
         if action == "discard":
-            self.fields["reason"].required = True
-            self.fields["reason"].help_text = "Kept with each letter and in the audit."
+            _need_reason(self)
         else:
             del self.fields["code"]
         if expected is None:
@@ -138,9 +138,14 @@ class PaceForm(forms.Form):
     """A new pace for an operation under way."""
 
     rate = forms.FloatField(
-        label="Letters a second", min_value=0.01, max_value=1000,
+        label="Letters a second", min_value=SLOWEST, max_value=FASTEST,
         widget=UnfoldAdminTextInputWidget(attrs={"type": "number", "step": "any"}),
     )  # fmt: skip
     max_in_flight = forms.IntegerField(
-        label="Unfinished at once", min_value=1, max_value=5000, widget=UnfoldAdminIntegerFieldWidget
+        label="Unfinished at once", min_value=FEWEST, max_value=MOST, widget=UnfoldAdminIntegerFieldWidget
     )
+
+
+def _need_reason(form: DecisionForm) -> None:
+    form.fields["reason"].required = True
+    form.fields["reason"].help_text = "Kept with the letter and in the audit."

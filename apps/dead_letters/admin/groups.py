@@ -228,7 +228,9 @@ def _chosen(request: HttpRequest) -> list[str]:
     rows = group_rows.matching(
         tab if tab in (*group_rows.TABS, group_rows.URGENT) else "review", request.POST.get("q", "")
     )
-    found = list(rows.filter(open_count__gt=0).order_by("pk").values_list("pk", flat=True)[: plan.MOST_GROUPS + 1])
+    if request.POST.get("act") in BULK:
+        rows = rows.filter(open_count__gt=0)
+    found = list(rows.order_by("pk").values_list("pk", flat=True)[: plan.MOST_GROUPS + 1])
     if len(found) > plan.MOST_GROUPS:
         raise InvalidRequest(f"These are more than {plan.MOST_GROUPS:,} groups: narrow them, or search among letters.")
     return found

@@ -8,8 +8,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
-from apps.access.keyset_admin import related
 from apps.access.models import AuditEntry
+from apps.core.database import related
 from apps.dead_letters import states, triage, verdict
 from apps.dead_letters.models import DeadLetter
 from apps.tasks import operate, payloads, search
@@ -40,7 +40,7 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
     attempts = _of_cycle(letter, rows)
     previous, next_ = _neighbours(letter)
     group = related(letter, "group")
-    revisions = payloads.revisions(letter.task_id)
+    payload, revisions = payloads.latest(letter.task_id)
     return {
         "letter": letter,
         "task": task,
@@ -50,7 +50,7 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
         "failure": _failure(attempts),
         "timeline": search.timeline(task, rows, task.worker_name or "") if task else [],
         "earlier_attempts": max(task.attempt - search.MOST_ATTEMPTS, 0) if task else 0,
-        "payload": masked(revisions[-1].body) if revisions else "",
+        "payload": masked(payload) if payload else "",
         "revisions": revisions,
         "previous": previous,
         "next": next_,
@@ -90,7 +90,7 @@ def _of_cycle(letter: DeadLetter, rows: Sequence[TaskAttempt]) -> list[TaskAttem
     """The attempts of the letter's cycle, first to last. rows: the last ones of its task."""
     if len(rows) > search.MOST_ATTEMPTS and rows[0].cycle >= letter.cycle:  # some of it are before these
         of_it = TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle)
-        return list(of_it.order_by("number")[: search.MOST_ATTEMPTS])
+        return list(of_it.order_by("-number")[: search.MOST_ATTEMPTS])[::-1]
     return [row for row in rows if row.cycle == letter.cycle]
 
 

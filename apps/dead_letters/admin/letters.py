@@ -14,7 +14,8 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
 from apps.access.audited_admin import DecisionForm, Decisions, posted
-from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter, related
+from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter
+from apps.core.database import related
 from apps.core.errors import Conflict, InvalidRequest, NotFound
 from apps.core.errors import PermissionDenied as MayNot
 from apps.dead_letters import search, states, triage
@@ -25,7 +26,6 @@ from apps.dead_letters.models import DeadLetter
 from apps.tasks.admin.filters import KindFilter, QueueFilter
 
 STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
-BULK = {"redrive": plan.Action.REDRIVE, "discard": plan.Action.DISCARD, "restore": plan.Action.RESTORE}
 
 
 @admin.register(DeadLetter)
@@ -75,7 +75,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
             return HttpResponseNotAllowed(["POST"])
         what, query = request.POST.get("act", ""), request.POST.get("q", "")
         try:
-            operation = plan.create(BULK.get(what, ""), query=query or "state:open", actor=request.user)
+            operation = plan.create(what, query=query or "state:open", actor=request.user)
         except (InvalidRequest, Conflict, NotFound) as error:
             messages.error(request, error.message)
             return redirect(reverse("admin:dead_letters_deadletter_changelist"))

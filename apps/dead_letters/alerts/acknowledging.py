@@ -8,9 +8,9 @@ from django.db.models.functions import Now
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.access.reasons import checked
 from apps.dead_letters.errors import AlertHasMoved, AlertNotFound
 from apps.dead_letters.models import Alert
-from apps.dead_letters.triage import checked
 
 MAY_ACKNOWLEDGE = "dead_letters.acknowledge_alert"
 
@@ -22,9 +22,8 @@ def acknowledge(alert_id: UUID, *, actor: Any = None, reason: str = "") -> Alert
     Raises AlertNotFound, AlertHasMoved (it is acknowledged, or has ended), PermissionDenied.
     """
     require(actor, MAY_ACKNOWLEDGE)
-    by = actor.get_username() if actor is not None else "command line"
     moved = Alert.objects.filter(pk=alert_id, state=Alert.State.FIRING).update(
-        state=Alert.State.ACKNOWLEDGED, acknowledged_at=Now(), acknowledged_by=by
+        state=Alert.State.ACKNOWLEDGED, acknowledged_at=Now(), acknowledged_by=audit.name_of(actor)
     )
     alert = Alert.objects.filter(pk=alert_id).first()
     if alert is None:

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import connection
 
 from apps.dead_letters.models import AlertRule
+from apps.dead_letters.spans import span
 from apps.providers import breaker_board
 from apps.tasks import kinds, liveness
 
@@ -61,7 +62,7 @@ WHERE paused_at <= now() - make_interval(secs => %(age)s) AND (resume_at IS NULL
 
 def rate(rule: AlertRule) -> Look:
     """Kinds of which too many have died within the window."""
-    words = f"{rule.threshold:,} or more failures within {lasting(rule.window)}"
+    words = f"{rule.threshold:,} or more failures within {span(rule.window)}"
     return Look({kind: Finding(f"{kind}: {words}") for (kind,) in _rows(_RATE, rule)})
 
 
@@ -70,7 +71,7 @@ def oldest_open(rule: AlertRule) -> Look:
     look = Look({})
     for (since,) in _rows(_OLD, rule):
         what = f"A dead letter of {rule.kind}" if rule.kind else "A dead letter"
-        title = f"{what} has been open for more than {lasting(rule.age)}"
+        title = f"{what} has been open for more than {span(rule.age)}"
         look.found[rule.kind or LETTERS] = Finding(title, f"It died on {since} UTC.")
     return look
 
@@ -80,7 +81,7 @@ def queue_paused(rule: AlertRule) -> Look:
     return Look(
         {
             name: Finding(
-                f"The queue {name} has been paused for more than {lasting(rule.age)}",
+                f"The queue {name} has been paused for more than {span(rule.age)}",
                 f"By {by or 'somebody'}: {reason}" if reason else "",
             )
             for name, by, reason in _rows(_PAUSED, rule)
@@ -134,14 +135,6 @@ LOOKS: dict[str, Callable[[AlertRule], Look]] = {
 }
 MUST_LAST = frozenset({AlertRule.Event.CLOCK_SILENT, AlertRule.Event.WORKERS_SILENT})
 """Of these the state alone says nothing of its age: they are watched for the rule's `age` before they count."""
-
-
-def lasting(seconds: int) -> str:
-    """`90 s`, `30 min`, `24 h`, `7 d`."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds % size == 0 and seconds >= (2 * size if unit == "d" else size):
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 def terms(rule: AlertRule) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from pydantic import BaseModel
 from apps.access import audit
 from apps.access.models import Project
 from apps.access.permissions import require
+from apps.access.reasons import checked
 from apps.core.database import LOST_CONNECTION, in_db
 from apps.core.errors import InvalidRequest
 from apps.dead_letters.alerts import channels, messages, sending
 from apps.dead_letters.alerts.messages import Message
 from apps.dead_letters.errors import ChannelFailed, ChannelNotFound, RuleNotFound
 from apps.dead_letters.models import Alert, AlertChannel, AlertDigest, AlertRule
-from apps.dead_letters.triage import checked
 from apps.tasks import enqueue, states
 from apps.tasks.attempt import Run
 from apps.tasks.enqueue import NewTask

@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from apps.access import audit
 from apps.access.permissions import require
+from apps.access.reasons import checked
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import bulk_states, triage
 from apps.dead_letters.bulk.plan import PERMISSIONS, Action
@@ -50,7 +51,7 @@ def start(
     operation = _locked(operation_id, actor)
     discards = operation.action == Action.DISCARD
     _needs_state(operation, (bulk_states.READY,))
-    reason = triage.checked(reason, needed="Say why they are discarded." if discards else "")
+    reason = checked(reason, needed="Say why they are discarded." if discards else "")
     if not operation.pending:
         raise InvalidRequest("No letter is left to decide.", param="confirm")
     if operation.pending > LARGE[Action(operation.action)] and confirm != operation.pending:
@@ -64,7 +65,7 @@ def start(
         if stop_percent is not None:
             operation.stop_percent = _within(stop_percent, (1, 100), "stop_percent")
     operation.state, operation.started_at = bulk_states.HOLDING, Now()
-    operation.started_by = actor.get_username() if actor is not None else "command line"
+    operation.started_by = audit.name_of(actor)
     operation.actor_id = getattr(actor, "pk", None)
     operation.save()
     BulkOperation.objects.filter(pk=operation.pk).update(release_at=_in(HOLD))
@@ -144,7 +145,7 @@ def _move(
     if not moved:
         _needs_state(operation, sources)
     change = {"before": {"state": operation.state}, "after": {"state": target}}
-    audit.record(action, operation, actor=actor, reason=triage.checked(reason), **change)
+    audit.record(action, operation, actor=actor, reason=checked(reason), **change)
     return _fresh(operation)
 
 

@@ -22,10 +22,13 @@ UNKNOWN_OUTPUT = 1024  # tokens of an answer where nothing is known, as admissio
 AGES = ("less than 1 h", "1 h to 1 day", "1 to 7 days", "more than 7 days")
 Json = dict[str, Any]
 
+# OFFSET 0: from the items to their letters, one by one. Of items that were frozen a moment ago Postgres knows nothing,
+# and might compare each with each.
 _COUNTS = """
 SELECT grouping(l.kind), grouping(l.api_key_id), grouping(i.group_id), l.kind, l.api_key_id, i.group_id,
   width_bucket(extract(epoch FROM now() - l.created_at), ARRAY[3600, 86400, 604800]), count(*)
-FROM dead_letters_bulkitem i JOIN dead_letters_deadletter l ON l.id = i.letter_id
+FROM dead_letters_bulkitem i CROSS JOIN LATERAL (
+  SELECT kind, api_key_id, created_at FROM dead_letters_deadletter WHERE id = i.letter_id OFFSET 0) l
 WHERE i.operation_id = %s AND i.state = 'pending'
 GROUP BY GROUPING SETS ((l.kind), (l.api_key_id), (i.group_id), (7))
 """

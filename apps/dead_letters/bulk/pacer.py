@@ -5,7 +5,6 @@ tick, of whichever clock, goes on where the last one committed.
 """
 
 import math
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,9 +15,9 @@ from django.db import connection, transaction
 from apps.access import audit
 from apps.core import failpoints
 from apps.core.errors import RedriveError
-from apps.dead_letters import bulk_states, decisions, states
+from apps.dead_letters import bulk_states, decisions
 from apps.dead_letters.bulk.control import give_back
-from apps.dead_letters.bulk.plan import Action, count
+from apps.dead_letters.bulk.plan import SOURCE_STATE, Action, count
 from apps.dead_letters.models import BulkItem, BulkOperation, DeadLetter
 
 log = structlog.get_logger(__name__)
@@ -50,18 +49,6 @@ _COUNT_ENDED = """
 UPDATE dead_letters_bulkoperation SET succeeded = succeeded + %s, failed = failed + %s, cancelled = cancelled + %s
 WHERE id = %s
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Starter:
-    """Who has started an operation, as the letters and the audit name it."""
-
-    name: str
-    pk: int | None
-
-    def get_username(self) -> str:
-        """As they show it."""
-        return self.name
 
 
 def tick() -> int:
@@ -123,15 +110,15 @@ def _give_up(operation_id: UUID, why: str) -> bool:
 def _advance(operation: BulkOperation, now: datetime) -> bool:
     match operation.state:
         case bulk_states.COUNTING:
-            if count(operation) and not operation.pending:
+            if not count(operation):
+                return True
+            if not operation.pending:
                 return _end(operation, bulk_states.DONE, now, "No letter was left to decide.")
-            return True
+            return _enter(operation, bulk_states.READY)
         case bulk_states.READY if operation.created_at < now - UNWANTED:
             return _end(operation, bulk_states.CANCELLED, now, "Nobody started it within an hour.")
         case bulk_states.HOLDING if operation.release_at is not None and operation.release_at <= now:
-            operation.state = bulk_states.CANARY if operation.canary else bulk_states.RUNNING
-            operation.paced_at = now
-            operation.save(update_fields=["state", "paced_at"])
+            _enter(operation, bulk_states.CANARY if operation.canary else bulk_states.RUNNING, paced_at=now)
             _release(operation, now)
             return True
         case bulk_states.CANARY | bulk_states.RUNNING:
@@ -147,8 +134,7 @@ def _judge(operation: BulkOperation, now: datetime) -> bool:
             return _stop(operation, f"{operation.failed + operation.cancelled} of the first {operation.released} did "
                          "not succeed.")  # fmt: skip
         if is_tried and not operation.in_flight:
-            operation.state, operation.paced_at = bulk_states.RUNNING, now
-            operation.save(update_fields=["state", "paced_at"])
+            _enter(operation, bulk_states.RUNNING, paced_at=now)
     ended, failed = operation.ended - operation.judged_from, operation.failed - operation.judged_failed
     if operation.pending and ended >= LEAST_JUDGED and failed * 100 > operation.stop_percent * ended:
         return _stop(operation, f"{failed} of {ended} that have ended failed again: more than "
@@ -167,6 +153,7 @@ def _release(operation: BulkOperation, now: datetime) -> bool:
     won = _decide(operation, chosen)
     failpoints.hit("bulk.after_release")
     redrives = operation.action == Action.REDRIVE
+    # Of others than redrives no end is waited for.
     marks = {"state": bulk_states.RELEASED, "outcome": "" if redrives else operation.action}
     of_it = BulkItem.objects.filter(operation_id=operation.pk)
     of_it.filter(letter_id__in=won).update(**marks)
@@ -196,7 +183,7 @@ def _allowance(operation: BulkOperation, now: datetime) -> int:
 
 def _decide(operation: BulkOperation, letter_ids: list[UUID]) -> set[UUID]:
     shared: dict[str, Any] = {
-        "actor": Starter(operation.started_by, operation.actor_id),
+        "actor": audit.Process(operation.started_by, operation.actor_id),
         "reason": operation.reason,
         "operation_id": operation.pk,
     }
@@ -217,7 +204,7 @@ def _causes(operation: BulkOperation, letter_ids: list[UUID]) -> dict[str, list[
         state = rows.get(letter_id)
         if state is None:
             cause = "it was deleted by retention"
-        elif state in (states.OPEN, states.DISCARDED) and state == _source(operation):
+        elif state == SOURCE_STATE[Action(operation.action)]:
             cause = "its task is gone or not dead any more"
         else:
             cause = f"somebody else decided: {state}"
@@ -225,22 +212,23 @@ def _causes(operation: BulkOperation, letter_ids: list[UUID]) -> dict[str, list[
     return found
 
 
-def _source(operation: BulkOperation) -> str:
-    return states.DISCARDED if operation.action == Action.RESTORE else states.OPEN
+def _enter(operation: BulkOperation, target: str, **fields: Any) -> bool:
+    """Move the operation, whose row is locked."""
+    assert target in bulk_states.TRANSITIONS[operation.state], (operation.state, target)
+    for name, value in {"state": target, **fields}.items():
+        setattr(operation, name, value)
+    operation.save(update_fields=["state", *fields])
+    return True
 
 
 def _stop(operation: BulkOperation, why: str) -> bool:
-    operation.state, operation.stop_reason = bulk_states.STOPPED, why
-    operation.save(update_fields=["state", "stop_reason"])
+    _enter(operation, bulk_states.STOPPED, stop_reason=why)
     audit.record("stop", operation, actor=audit.CLOCK, reason=why, after={"state": operation.state})
     return True
 
 
 def _end(operation: BulkOperation, target: str, now: datetime, why: str = "") -> bool:
-    operation.state, operation.finished_at = target, now
-    if why:
-        operation.stop_reason = why
-    operation.save(update_fields=["state", "finished_at", "stop_reason"])
+    _enter(operation, target, finished_at=now, **({"stop_reason": why} if why else {}))
     give_back(operation)
     audit.record(target, operation, actor=audit.CLOCK, reason=why, after={"state": target})
     return True

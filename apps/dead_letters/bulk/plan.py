@@ -95,7 +95,7 @@ def create(
         query=query.strip(),
         source=source,
         title=_title(action, [str(found[name]) for name in names], query.strip(), source),
-        created_by=actor.get_username() if actor is not None else "command line",
+        created_by=audit.name_of(actor),
         actor_id=getattr(actor, "pk", None),
         rate=RATES[Action(action)],
     )
@@ -109,7 +109,7 @@ def create(
 def count(operation: BulkOperation) -> bool:
     """Freeze items for a moment, and once there are no more, say what they are; whether that is so now.
 
-    The caller holds the operation's row.
+    The caller holds the operation's row, and moves it then.
     """
     until = time.monotonic() + SECONDS_AT_ONCE
     while _freeze(operation) == CHUNK:
@@ -117,8 +117,7 @@ def count(operation: BulkOperation) -> bool:
             return False
     operation.breakdown, operation.cost_nusd = estimate.of(operation)
     operation.counted_at = Now()
-    operation.state = bulk_states.READY
-    operation.save(update_fields=["breakdown", "cost_nusd", "counted_at", "state"])
+    operation.save(update_fields=["breakdown", "cost_nusd", "counted_at"])
     return True
 
 

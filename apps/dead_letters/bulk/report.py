@@ -1,14 +1,13 @@
 """What a bulk operation has come to: how far it is, how long it may take, what was skipped and what failed again."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from django.db import connection
 from django.utils import timezone
 
 from apps.completions.models import NUSD
 from apps.dead_letters import bulk_states
-from apps.dead_letters.models import BulkItem, BulkOperation, FailureGroup
+from apps.dead_letters.models import BulkOperation, FailureGroup
 
 SHOWN = 20
 
@@ -73,11 +72,3 @@ def _failed_again(operation: BulkOperation) -> list[tuple[str, str, int]]:
         rows: list[tuple[str, int]] = cursor.fetchall()
     titles = {group.pk: str(group) for group in FailureGroup.objects.filter(pk__in=[row[0] for row in rows])}
     return [(group_id, titles.get(group_id, group_id[:12]), found) for group_id, found in rows]
-
-
-def items(operation: BulkOperation, *, state: str = "", limit: int = 100) -> list[dict[str, Any]]:
-    """The first items as plain values."""
-    rows = BulkItem.objects.filter(operation_id=operation.pk)
-    rows = rows.filter(state=state) if state else rows
-    names = ("letter_id", "task_id", "group_id", "state", "cause", "outcome")
-    return list(rows.order_by("letter_id").values(*names)[:limit])

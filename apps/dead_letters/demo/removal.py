@@ -54,7 +54,7 @@ FROM (
     count(*) FILTER (WHERE state = 'discarded') AS discarded
   FROM dead_letters_deadletter WHERE project_id = %(project)s GROUP BY group_id) l
 LEFT JOIN (
-  SELECT group_id, sum(died) AS died, count(*) FILTER (WHERE replace(api_key_id::text, '0', '') <> '----') AS keys
+  SELECT group_id, sum(died) AS died, count(*) FILTER (WHERE api_key_id <> %(no_key)s::uuid) AS keys
   FROM dead_letters_groupkey WHERE project_id = %(project)s GROUP BY group_id) k ON k.group_id = l.group_id
 WHERE g.fingerprint = l.group_id
 """
@@ -103,7 +103,7 @@ def remove(project: Project, *, patience: float = PATIENCE) -> Removed:
         if any(task.state in states.UNFINISHED for task in found):
             raise Conflict(STILL_AT_WORK)
         operations = _operations([task.pk for task in found])
-        values = {"project": project.pk}
+        values: dict[str, Any] = {"project": project.pk, "no_key": tallies.NO_KEY}
         with connection.cursor() as cursor:
             cursor.execute(_LOCK_GROUPS, values)
             groups = [row[0] for row in cursor.fetchall()]

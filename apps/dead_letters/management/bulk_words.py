@@ -1,6 +1,5 @@
 """Says what a bulk operation is about and how far it is: as plain values, and in lines for a terminal."""
 
-from datetime import timedelta
 from typing import Any
 
 from apps.core.terminal import printable
@@ -8,6 +7,7 @@ from apps.dead_letters import bulk_states
 from apps.dead_letters.bulk import report
 from apps.dead_letters.management.naming import short
 from apps.dead_letters.models import BulkOperation
+from apps.dead_letters.spans import span
 
 SHOWN = 5  # rows of each part of the breakdown
 COUNTS = ("total", "pending", "released", "succeeded", "failed", "cancelled", "skipped", "in_flight")
@@ -53,7 +53,7 @@ def about(operation: BulkOperation, *, rate: float | None = None) -> list[str]:
     lines += [f"  skipped: {count:,}, {cause}" for cause, count in found.skips]
     if operation.pending:
         pace = rate or operation.rate
-        lines.append(f"  takes about {_duration(operation.pending / pace)} at {pace:g} a second")
+        lines.append(f"  takes {span(operation.pending / pace)} at {pace:g} a second")
     if found.cost_usd is not None:
         sample = " (from a sample of the payloads)" if operation.breakdown.get("sampled") else ""
         lines.append(f"  costs about ${found.cost_usd:,.4f}{sample}")
@@ -73,7 +73,7 @@ def progress(operation: BulkOperation) -> str:
     if operation.skipped:
         parts.append(f"{operation.skipped:,} skipped")
     if operation.state in bulk_states.RELEASING and found.seconds_left:
-        parts.append(f"about {_duration(found.seconds_left)} left")
+        parts.append(f"{span(found.seconds_left)} left")
     return f"{operation.state}: {', '.join(parts)}"
 
 
@@ -84,10 +84,6 @@ def outcome(operation: BulkOperation) -> list[str]:
     lines += [f"skipped: {count:,}, {cause}" for cause, count in found.skips]
     lines += [f"failed again: {count:,} in {short(group)} {title}" for group, title, count in found.failed_again]
     return [printable(line) for line in lines]
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _letters(count: int) -> str:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from apps.core.terminal import printable, shown
-from apps.dead_letters import group_states, queries
+from apps.dead_letters import group_states, queries, sparkline
 from apps.dead_letters.management.naming import short
 from apps.dead_letters.models import FailureGroup
 from apps.tasks import holds
 
-BARS = "▁▂▃▄▅▆▇█"
 HEADS = ("group", "state", "open", "total", "redriven ok", "last seen", "last 24 h", "owner", "title")
 
 
@@ -54,11 +53,5 @@ def row(fact: dict[str, Any]) -> list[str]:
     seen = shown(fact["last_seen"])
     return [
         short(fact["fingerprint"]), state, f"{fact['open']:,}", f"{fact['total']:,}", ok, seen,
-        sparkline(fact["last_24_h"]), printable(fact["owner"] or ""), printable(fact["title"]),
+        sparkline.bars(fact["last_24_h"]), printable(fact["owner"] or ""), printable(fact["title"]),
     ]  # fmt: skip
-
-
-def sparkline(counts: Sequence[int]) -> str:
-    """A bar for each count; a point where there is nothing."""
-    most = max(counts, default=0)
-    return "".join(BARS[(len(BARS) - 1) * count // most] if count else "." for count in counts)

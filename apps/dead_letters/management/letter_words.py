@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from apps.core.database import related
 from apps.dead_letters import queries
 from apps.dead_letters.models import DeadLetter
 from apps.tasks.models import Task, shown_id
@@ -19,7 +20,7 @@ def facts(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
 
 
 def _facts(letter: DeadLetter, error: dict[str, Any]) -> dict[str, Any]:
-    group = letter._state.fields_cache.get("group")  # its row may be gone
+    group = related(letter, "group")
     return {
         "id": queries.shown_id(letter.pk),
         "task": shown_id(letter.task_id),

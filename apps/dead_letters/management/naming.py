@@ -33,7 +33,7 @@ def short(fingerprint: str) -> str:
 
 def letter(text: str) -> DeadLetter:
     """The letter of `letter_...`, with its group. Raises LetterNotFound."""
-    found = DeadLetter.objects.filter(pk=queries.letter_id(text)).prefetch_related("group", "project").first()
+    found = DeadLetter.objects.filter(pk=queries.letter_id(text)).prefetch_related("group").first()
     if found is None:
         raise LetterNotFound()
     return found

@@ -143,7 +143,7 @@ class ItemSerializer(serializers.Serializer[Any]):
     state = serializers.ChoiceField(choices=bulk_states.ITEM_STATES)
     cause = serializers.CharField(help_text="Why it was skipped.")
     outcome = serializers.CharField(
-        help_text="How the redriven task ended: succeeded, dead, cancelled; empty: not yet."
+        help_text="How the redriven task ended: succeeded, dead, cancelled; of others the action. Empty: not yet."
     )
 
     def get_letter(self, item: BulkItem) -> str:

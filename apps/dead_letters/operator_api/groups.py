@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import django_filters
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
@@ -14,7 +15,7 @@ from rest_framework.response import Response
 from apps.access.operator_api.decisions import DecisionBody, Strict, may, valid
 from apps.dead_letters import group_states, grouping, queries, search
 from apps.dead_letters.errors import GroupNotFound
-from apps.dead_letters.models import FailureGroup, GroupKey
+from apps.dead_letters.models import FailureGroup
 from apps.tasks import holds, states
 
 LOOK = "dead_letters.view_failuregroup"
@@ -123,9 +124,9 @@ class GroupFilter(django_filters.FilterSet):  # type: ignore[misc]
         """Those that a search finds."""
         return rows & search.groups(search.parse(value))
 
-    def by_project(self, rows: "QuerySet[FailureGroup]", name: str, value: str) -> "QuerySet[FailureGroup]":
+    def by_project(self, rows: "QuerySet[FailureGroup]", name: str, value: UUID) -> "QuerySet[FailureGroup]":
         """Those that have hit it."""
-        return rows.filter(Exists(GroupKey.objects.filter(group_id=OuterRef("pk"), project_id=value)))
+        return search.of_project(rows, value)
 
 
 class GroupViewSet(viewsets.ReadOnlyModelViewSet[FailureGroup]):

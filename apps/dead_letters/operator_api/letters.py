@@ -11,8 +11,8 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.access.keyset_admin import related
 from apps.access.operator_api.decisions import DecisionBody, ReasonBody, Strict, may, valid
+from apps.core.database import related
 from apps.dead_letters import queries, search, states, triage
 from apps.dead_letters.errors import LetterNotFound
 from apps.dead_letters.models import DeadLetter
@@ -129,7 +129,7 @@ class LetterDetailSerializer(LetterSerializer):
     @extend_schema(responses=RevisionSerializer(many=True))
     def get_revisions(self, letter: DeadLetter) -> list[dict[str, Any]]:
         """First to last."""
-        return list(RevisionSerializer(payloads.outlines(letter.task_id), many=True).data)
+        return list(RevisionSerializer(payloads.latest(letter.task_id)[1], many=True).data)
 
 
 class LetterFilter(django_filters.FilterSet):  # type: ignore[misc]
@@ -220,7 +220,7 @@ class LetterViewSet(viewsets.ReadOnlyModelViewSet[DeadLetter]):
     def review(self, request: Request, pk: str) -> Response:
         """Note that somebody looked at it; the state stays. Of a decided letter, or a second time: nothing changes."""
         valid(Strict, request)
-        triage.review([self.get_object().pk])
+        triage.review([self.get_object().pk], actor=request.user)
         return Response(LetterSerializer(self.get_object()).data)
 
     def _decide(self, verb: Callable[..., Any], body: type[Strict]) -> Response:

@@ -8,7 +8,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.access.audited_admin import REASON_LENGTH
+from apps.access import reasons
 from apps.access.operator_api.decisions import DecisionBody, May, Strict, valid
 from apps.tasks import queues
 from apps.tasks.models import QueueState
@@ -24,7 +24,7 @@ class MayPause(May):
 class PauseBody(Strict):
     """Why, and until when."""
 
-    reason = serializers.CharField(max_length=REASON_LENGTH)
+    reason = serializers.CharField(max_length=reasons.MOST)
     resume_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
 
 

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from apps.core import terminal
+from apps.core.database import related
 from apps.core.errors import InvalidRequest, RedriveError
 from apps.core.terminal import shown
 from apps.dead_letters import queries, search, triage
@@ -122,7 +123,7 @@ class Command(BaseCommand):
         [found] = letter_words.facts([letter])
         found |= letter_words.decision(letter)
         texts = operate.reveal(letter.task_id, reason=options["reason"]) if options["reveal"] else {}
-        group = letter._state.fields_cache.get("group")
+        group = related(letter, "group")
         about = group_words.facts([group])[0] if group else None
         if options["json"]:
             added = {"timeline": attempts, "failure_group": about, **({"texts": texts} if texts else {})}
@@ -175,7 +176,7 @@ class Command(BaseCommand):
         text = _text(options["file"], options.get("stdin") or sys.stdin)
         revision = options["revision"]
         if revision is None:
-            revision = max((one.number for one in payloads.revisions(letter.task_id)), default=0)
+            revision = max((one.number for one in payloads.latest(letter.task_id)[1]), default=0)
         triage.edit_and_redrive(letter.pk, text=text, revision=revision, reason=options["reason"])
         self.stdout.write(f"{options['letter']}: edited and redriven")
 

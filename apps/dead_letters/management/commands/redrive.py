@@ -150,8 +150,9 @@ class Command(BaseCommand):
         rows = BulkOperation.objects.order_by("-created_at", "-pk")
         if options["active"]:
             rows = rows.filter(state__in=bulk_states.ACTIVE)
-        found = [bulk_words.facts(one) for one in rows[: _limit(options)]]
-        cells = [[shown(one[name]) for name in LISTED] for one in found]
+        operations = list(rows[: _limit(options)])
+        found = [bulk_words.facts(one) for one in operations] if options["json"] else []
+        cells = [[one.pk.hex, *(shown(getattr(one, name)) for name in LISTED[1:])] for one in operations]
         self._show_rows(options, found, LISTED, cells, "bulk operation")
 
     def _show(self, options: dict[str, Any]) -> int:
@@ -198,7 +199,7 @@ class Command(BaseCommand):
         if options["json"]:
             for one in found:
                 self.stdout.write(terminal.line(one))
-        elif found:
+        elif cells:
             for line in terminal.table(heads, cells):
                 self.stdout.write(line)
         else:
