@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
@@ -131,7 +132,10 @@ def _freeze(operation: BulkOperation) -> int:
     if operation.counted_to is not None:
         rows = rows.filter(pk__gt=operation.counted_to)
     names = ("id", "task_id", "cycle", "group_id", "kind", "api_key_id")
-    selected, parameters = rows.order_by("pk").values_list(*names)[:CHUNK].query.sql_with_params()
+    try:
+        selected, parameters = rows.order_by("pk").values_list(*names)[:CHUNK].query.sql_with_params()
+    except EmptyResultSet:  # no group has its words: Django makes no SQL of what can find nothing
+        return 0
     redrives = operation.action == Action.REDRIVE
     own = operation.pk
     with connection.cursor() as cursor:
