@@ -9,6 +9,7 @@ from django.urls import NoReverseMatch, reverse
 
 from apps.access.keyset_admin import related
 from apps.access.models import AuditEntry
+from apps.dead_letters import search as words
 from apps.dead_letters import states, triage, verdict
 from apps.dead_letters.models import DeadLetter
 from apps.tasks import operate, payloads, search
@@ -36,7 +37,7 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
     """The template's variables."""
     task = Task.objects.filter(pk=letter.task_id).first()
     attempts = list(TaskAttempt.objects.filter(task_id=letter.task_id, cycle=letter.cycle).order_by("number")[:100])
-    group = related(letter, "group")
+    group, project = related(letter, "group"), related(letter, "project")
     revisions = payloads.revisions(letter.task_id)
     return {
         "letter": letter,
@@ -55,6 +56,7 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
             object_type=letter._meta.label_lower, object_id=str(letter.pk)
         ).order_by("-at")[:SHOWN_AUDIT],
         "webhooks_url": _webhooks_url(letter),
+        "project_search": f"project:{words.quoted(project.name)} state:open" if project else "",
         "curl": curl(letter.kind, request.build_absolute_uri("/")[:-1]),
         "is_open": letter.state == states.OPEN,
         "may_redrive": request.user.has_perm(triage.MAY_REDRIVE),
