@@ -161,7 +161,7 @@ def _take(name: str | None, value: str, found: dict[str, object], words: list[st
             raise InvalidRequest(f"There is no {name}: here. There are: {': '.join(QUALIFIERS)}:", param="q")
         text = value if name is None else f"{name}:{value}"
         if (task := _uuid(text.removeprefix(PREFIX))) is not None:
-            found["task"] = task
+            _once("task", task, "A task", found)
         elif text:
             words.append(text)
         return
@@ -170,11 +170,17 @@ def _take(name: str | None, value: str, found: dict[str, object], words: list[st
         if match is None:
             raise InvalidRequest(f"age: is {QUALIFIERS['age']}.", param="q")
         way = "younger" if match["way"] == "<" else "older"
-        found[way] = min(timedelta(**{_UNITS[match["unit"]]: int(match["number"])}), OLDEST)
+        _once(way, min(timedelta(**{_UNITS[match["unit"]]: int(match["number"])}), OLDEST), "age:", found)
         return
     if not value:
         raise InvalidRequest(f"{name}: is {QUALIFIERS[name]}.", param="q")
-    found[name] = value
+    _once(name, value, f"{name}:", found)
+
+
+def _once(name: str, value: object, shown: str, found: dict[str, object]) -> None:
+    """All terms must match: of two that differ, to heed the last alone would be to act on letters nobody meant."""
+    if found.setdefault(name, value) != value:
+        raise InvalidRequest(f"{shown} is there twice, and all terms must match.", param="q")
 
 
 def _words(rows: "QuerySet[FailureGroup]", query: Query) -> "QuerySet[FailureGroup]":

@@ -1,6 +1,7 @@
 """One attempt: calls the handler of a claimed task within its time, and says what came of it."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,6 +69,7 @@ class Run:
         The process is killed where the attempt ends before it. Function, arguments and result must be picklable; Django
         is not set up there. Raises anyio.BrokenWorkerProcess where the process died: the worker lives on.
         """
+        _keep_main_to_ourselves()
         return await to_process.run_sync(function, *args, cancellable=True)
 
     def _readers(self) -> stream_log.Writer:
@@ -86,6 +88,13 @@ class Run:
         if not self.entries:
             return ""
         return f"{self.entries[-1].provider}/{self.entries[-1].upstream_model}"
+
+
+def _keep_main_to_ourselves() -> None:
+    """The child would first run our main module by its path, which fails for that of `python -m celery`."""
+    main = sys.modules["__main__"]
+    if main.__package__:
+        main.__file__ = None
 
 
 class Wait(Exception):

@@ -32,6 +32,8 @@ SECRET = "hush-hush-4711"
         ("slack://a/b/c/?template=/etc/passwd", "template reads a file"),
         ("discord://a/b?x=1;TEMPLATE=/etc/passwd", "template reads a file"),
         ("discord://a/b?%74emplate=/etc/passwd", "template reads a file"),
+        ("discord://a/b?template+=/etc/passwd", "template reads a file"),
+        ("discord://a/b?%20Template%20+=/etc/passwd", "template reads a file"),
         ("mailto://a:b@c.test?pgppub=/etc/passwd", "pgppub reads a file"),
         ("ntfy://x?attach=http://a.test/", "one ntfy:// URL"),
         ("ntfy://x?attach=/etc/passwd", "attach reads a file"),

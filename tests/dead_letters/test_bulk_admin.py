@@ -1,6 +1,7 @@
 """The pages of bulk operations: counting, the form that starts one, its progress, and what people do to it."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -8,10 +9,15 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils.html import escape
 
+from apps.access.models import Project
+from apps.dead_letters import search, triage
 from apps.dead_letters.bulk import control, pacer, plan
 from apps.dead_letters.models import BulkOperation, DeadLetter
+from tests.conftest import MakeKey
 from tests.dead_letters.conftest import MakeLetter
+from tests.dead_letters.operations import tick
 from tests.tasks.conftest import AsPerson, MakeKind
 
 pytestmark = pytest.mark.django_db
@@ -162,3 +168,32 @@ def test_a_search_among_letters_becomes_an_operation(admin_client: Client, lette
     admin_client.post(act, {"act": "redrive", "q": "colour:red"})
     admin_client.post(act, {"act": "explode", "q": ""})
     assert BulkOperation.objects.count() == 1
+
+
+def test_all_that_can_be_restored_are_those_that_were_discarded(
+    admin_client: Client, letters: list[DeadLetter]
+) -> None:
+    triage.discard(letters[0].pk, reason="r")
+    admin_client.post(reverse("admin:dead_letters_deadletter_act"), {"act": "restore", "q": ""})
+    operation = BulkOperation.objects.get()
+    tick(operation)
+    assert (operation.state, operation.pending) == ("ready", 1)
+
+
+def test_what_the_list_offers_to_decide_is_what_it_shows(
+    admin_client: Client, letters: list[DeadLetter], make_letter: MakeLetter, make_key: MakeKey
+) -> None:
+    key, _ = make_key(project=Project.objects.create(name="a b"))
+    mine = make_letter(project_id=key.project_id)
+    asked = {"state__exact": "open", "kind": mine.kind, "queue": mine.queue, "project__id__exact": str(key.project_id)}
+    response = admin_client.get(reverse("admin:dead_letters_deadletter_changelist"), asked)
+    assert [row.pk for row in response.context["cl"].result_list] == [mine.pk]
+    query = response.context["query"]
+    assert list(search.letters(search.parse(query)).values_list("pk", flat=True)) == [mine.pk]
+    assert escape(query) in response.content.decode()
+    days = {"q": f"kind:{mine.kind}", "created_at_from": "2020-01-01"}
+    html = admin_client.get(reverse("admin:dead_letters_deadletter_changelist"), days).content.decode()
+    assert 'name="act"' not in html
+    assert "instead of by days" in html
+    link = "?q=" + quote('project:"a b" state:open')
+    assert link in admin_client.get(reverse("admin:dead_letters_deadletter_change", args=[mine.pk])).content.decode()

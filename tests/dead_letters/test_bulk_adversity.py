@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from apps.access.keys import set_disabled
 from apps.access.models import AuditEntry, Project
 from apps.core.errors import InvalidRequest
 from apps.dead_letters import tallies, triage
@@ -252,3 +253,21 @@ def test_what_is_restored_by_hand_is_no_longer_of_the_operation(letters: Letters
     triage.restore(letters[1].pk)
     triage.discard(letters[1].pk, reason="by hand")
     assert counted("restore", source=discard.pk).total == 28
+
+
+def test_letters_of_a_key_that_is_disabled_while_it_runs_are_left_alone(
+    make_letter: MakeLetter, make_kind: MakeKind, make_key: MakeKey
+) -> None:
+    key, _ = make_key()
+    kind = make_kind()
+    rows = [make_letter(kind=kind, api_key_id=key.pk, project_id=key.project_id) for _ in range(3)]
+    operation = begun(what={"query": "state:open"}, rate=1.0, canary=1)
+    assert (operation.state, operation.released) == ("canary", 1)
+    end(rows)
+    set_disabled(key=key, disabled=True)
+    tick(operation)
+    tick(operation, seconds=3)
+    tick(operation)
+    assert (operation.state, operation.released, operation.skipped) == ("done", 1, 2)
+    assert report.of(operation).skips == [("its API key is disabled", 2)]
+    assert states_of(rows) == {"open": 2, "redriven": 1}

@@ -78,6 +78,12 @@ def test_one_without_letters_ends_by_itself(letters: Letters) -> None:
     assert (operation.state, operation.total) == ("done", 0)
 
 
+@pytest.mark.parametrize("query", ["no-such-words", "group:ffff", "owner:nobody", '"no such" kind:x'])
+def test_one_whose_words_are_in_no_group_ends_too(letters: Letters, query: str) -> None:
+    operation = counted(query=query)
+    assert (operation.state, operation.total) == ("done", 0)
+
+
 @pytest.mark.parametrize(
     ("what", "error", "param"),
     [

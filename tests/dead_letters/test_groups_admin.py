@@ -163,7 +163,15 @@ def test_all_of_a_tab_are_reopened_though_none_has_an_open_letter(
 
 
 @pytest.mark.parametrize(
-    "posted", [{}, {"act": "redrive"}, {"act": "explode", "group": "x"}, {"act": "redrive", "group": "x"}]
+    "posted",
+    [
+        {},
+        {"act": "redrive"},
+        {"act": "explode", "group": "x"},
+        {"act": "redrive", "group": "x"},
+        {"act": "redrive", "group": "", "back": "group"},
+        {"act": "redrive", "group": "\n", "back": "group"},
+    ],
 )
 def test_what_makes_no_sense_changes_nothing_and_is_said(
     admin_client: Client, groups: list[FailureGroup], posted: dict[str, str]

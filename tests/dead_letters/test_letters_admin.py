@@ -175,15 +175,3 @@ def test_the_error_of_more_than_a_hundred_attempts_is_that_of_the_last(
     )
     failure = admin_client.get(page(letter)).context["failure"]
     assert failure.message == "It does not fit."
-
-
-def test_what_acts_on_all_says_that_the_filters_do_not_count(admin_client: Client, make_letter: MakeLetter) -> None:
-    make_letter()
-    for query, words, restores in (
-        ({}, "All open letters:", False),
-        ({"state__exact": "open"}, "All open letters, whatever the filters show:", False),
-        ({"q": "state:discarded"}, "All that match <code>state:discarded</code>:", True),
-    ):
-        html = admin_client.get(LIST, query).content.decode()
-        assert words in html, query
-        assert ('value="restore"' in html) == restores, query

@@ -56,6 +56,14 @@ def test_an_age_may_be_older_than_the_calendar(db: None, text: str) -> None:
     assert (found(text), groups_found(text)) == (set(), set())
 
 
+@pytest.mark.parametrize(
+    "text", ["kind:a kind:b", "age:<1h age:<2h", "state:open words state:discarded", f"task_{'0' * 32} task_{'1' * 32}"]
+)
+def test_of_two_terms_that_differ_none_is_forgotten(text: str) -> None:
+    assert "is there twice" in refused(text)
+    assert search.parse("kind:a kind:a age:<2h age:>1h") == search.parse("kind:a age:>1h age:<2h")
+
+
 @pytest.mark.parametrize("text", ["\ud800", 'kind:"\udfff"', "owner:\ud83d"])
 def test_half_a_character_is_refused(text: str) -> None:
     refused(text)

@@ -56,6 +56,7 @@ def pages_of(letters: list[DeadLetter]) -> list[str]:
     own = f"dead_letters/deadletter/{letter.pk}"
     return [
         "", f"{groups}/", f"{groups}/?tab=resolved", f"{groups}/?q=nothing-like-it", f"{group}/change/",
+        f"{groups}/{letters[-1].group_id}/change/", f"dead_letters/deadletter/{letters[-1].pk}/change/",
         *(f"{group}/{name}/" for name in ("assign", "snooze", "resolve", "note", "hold")),
         "dead_letters/deadletter/", "dead_letters/deadletter/?q=code:none", f"{own}/change/",
         *(f"{own}/{name}/" for name in ("redrive", "discard", "edit")),

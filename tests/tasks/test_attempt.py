@@ -6,6 +6,7 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from apps.tasks.executor import Executor
 from apps.tasks.kinds import Policy
 from apps.tasks.lifecycle.ending import Ending
 from apps.tasks.models import Task, TaskAttempt, TaskResult
+from tests.gateway import ROOT
 from tests.tasks.blocking import tell_and_sleep
 from tests.tasks.conftest import Anything, Gate, MakeKind, MakeTask, on_db, take, until
 
@@ -128,6 +130,22 @@ async def test_a_process_that_dies_is_its_tasks_trouble_alone(
     neighbour = await on_db(make_task)()
     assert (await until(neighbour, "succeeded")).state == "succeeded"
     assert (await until(dying, "dead", within=15)).worker_losses == 0
+
+
+def test_a_process_of_its_own_starts_also_in_a_worker_that_is_a_package_as_python_m_celery_is(tmp_path: Path) -> None:
+    package = tmp_path / "packaged"
+    package.mkdir()
+    (package / "__init__.py").write_text("import django\n\ndjango.setup()\n")
+    (package / "__main__.py").write_text(
+        "import asyncio\nimport os\nfrom . import django\nfrom apps.tasks.attempt import Run\n"
+        "child = asyncio.run(Run(None, None).in_process(os.getpid))\nassert child != os.getpid()\n"
+    )
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "config.settings", "REDRIVE_SECRET_KEY": "x", "PATH": "",
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+    }  # fmt: skip
+    done = run([sys.executable, "-m", "packaged"], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def an_entry(task: Task, request_id: str) -> Entry:

@@ -247,6 +247,7 @@ def _moves(verb: Any, name: str, request: HttpRequest) -> bool:
 def _back(request: HttpRequest) -> str:
     if request.POST.get("back") == "home":
         return reverse("admin:index")
-    if request.POST.get("back") == "group" and (names := request.POST.getlist("group")):
-        return reverse("admin:dead_letters_failuregroup_change", args=[names[0]])
+    name = request.POST.get("group", "")
+    if request.POST.get("back") == "group" and name.isalnum():  # as fingerprints are; of others there may be no address
+        return reverse("admin:dead_letters_failuregroup_change", args=[name])
     return reverse("admin:dead_letters_failuregroup_changelist")

@@ -10,6 +10,7 @@ from django.urls import NoReverseMatch, reverse
 
 from apps.access.models import AuditEntry
 from apps.core.database import related
+from apps.dead_letters import search as words
 from apps.dead_letters import states, triage, verdict
 from apps.dead_letters.models import DeadLetter
 from apps.tasks import operate, payloads, search
@@ -39,7 +40,7 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
     rows = search.last_attempts(letter.task_id)
     attempts = _of_cycle(letter, rows)
     previous, next_ = _neighbours(letter)
-    group = related(letter, "group")
+    group, project = related(letter, "group"), related(letter, "project")
     payload, revisions = payloads.latest(letter.task_id)
     return {
         "letter": letter,
@@ -58,6 +59,7 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
             object_type=letter._meta.label_lower, object_id=str(letter.pk)
         ).order_by("-at")[:SHOWN_AUDIT],
         "webhooks_url": _webhooks_url(letter),
+        "project_search": f"project:{words.quoted(project.name)} state:open" if project else "",
         "curl": curl(letter.kind, request.build_absolute_uri("/")[:-1]),
         "is_open": letter.state == states.OPEN,
         "may_redrive": request.user.has_perm(triage.MAY_REDRIVE),

@@ -1,6 +1,7 @@
 """The admin of dead letters: what failed for good, why, and what to do about it."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -15,6 +16,7 @@ from unfold.decorators import action, display
 
 from apps.access.audited_admin import DecisionForm, Decisions, posted
 from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilter
+from apps.access.models import Project
 from apps.core.database import related
 from apps.core.errors import Conflict, InvalidRequest, NotFound
 from apps.core.errors import PermissionDenied as MayNot
@@ -64,7 +66,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
         more = {
             "may_redrive_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.REDRIVE]),
             "may_discard_many": request.user.has_perm(plan.PERMISSIONS[plan.Action.DISCARD]),
-            "query": request.GET.get("q", ""),
+            "query": _shown_query(request),
         }
         response: HttpResponse = super().changelist_view(request, {**(extra_context or {}), **more})
         return response
@@ -75,7 +77,8 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
             return HttpResponseNotAllowed(["POST"])
         what, query = request.POST.get("act", ""), request.POST.get("q", "")
         try:
-            operation = plan.create(what, query=query or "state:open", actor=request.user)
+            all_of_it = f"state:{plan.SOURCE_STATE[plan.Action(what)]}" if what in plan.Action.values else ""
+            operation = plan.create(what, query=query or all_of_it, actor=request.user)
         except (InvalidRequest, Conflict, NotFound) as error:
             messages.error(request, error.message)
             return redirect(reverse("admin:dead_letters_deadletter_changelist"))
@@ -217,3 +220,22 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     def shown_outcome(self, letter: DeadLetter) -> str:
         """How the redriven task ended."""
         return letter.outcome or ("under way" if letter.state == states.REDRIVEN else "")
+
+
+def _shown_query(request: HttpRequest) -> str | None:
+    """What the list shows, filters included, as a search; None where days narrow it, for which a search has no word."""
+    asked = request.GET
+    if any(asked.get(f"created_at_{end}") for end in ("from", "to")):
+        return None
+    terms = {"kind": asked.get("kind"), "queue": asked.get("queue"), "state": asked.get("state__exact")}
+    if project := asked.get("project__id__exact"):
+        terms["project"] = _project_name(project)
+    words = (f"{name}:{search.quoted(value)}" for name, value in terms.items() if value)
+    return " ".join(filter(None, (asked.get("q", "").strip(), *words)))
+
+
+def _project_name(project_id: str) -> str:
+    try:
+        return Project.objects.filter(pk=UUID(project_id)).values_list("name", flat=True).first() or project_id
+    except ValueError:
+        return project_id

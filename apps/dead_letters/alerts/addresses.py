@@ -40,9 +40,13 @@ def complaint(url: str) -> str:
         return f"{scheme}:// is not among the services that are allowed. docs/alerts.md names the usual ones."
     if len(url) > LONGEST or not url.isprintable() or " " in url or len(_SCHEME.findall(url)) > 1:
         return f"A channel has one {scheme}:// URL, without spaces, of at most {LONGEST} characters."
-    # As Apprise takes a URL apart, which knows more separators than others do.
-    names = {unquote(part.partition("=")[0]).strip().lower() for part in re.split(r"[?&;]", url)[1:]}
+    # As Apprise takes a URL apart, which knows more separators than others do, and reads `+` as a space.
+    names = {_name(part) for part in re.split(r"[?&;]", url)[1:]}
     reading = names & READS_FILES
     if reading:
         return f"The parameter {min(reading)} reads a file, or another address, and is not allowed."
     return ""
+
+
+def _name(part: str) -> str:
+    return unquote(part.partition("=")[0].replace("+", " ")).strip().lower()

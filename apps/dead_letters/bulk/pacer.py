@@ -17,7 +17,7 @@ from apps.core import failpoints
 from apps.core.errors import RedriveError
 from apps.dead_letters import bulk_states, decisions
 from apps.dead_letters.bulk.control import give_back
-from apps.dead_letters.bulk.plan import SOURCE_STATE, Action, count
+from apps.dead_letters.bulk.plan import DISABLED, SOURCE_STATE, Action, count
 from apps.dead_letters.models import BulkItem, BulkOperation, DeadLetter
 
 log = structlog.get_logger(__name__)
@@ -150,14 +150,16 @@ def _release(operation: BulkOperation, now: datetime) -> bool:
         return False
     items = BulkItem.objects.filter(operation_id=operation.pk, state=bulk_states.PENDING)
     chosen = list(items.order_by("letter_id").values_list("letter_id", flat=True)[:wanted])
-    won = _decide(operation, chosen)
+    barred = _barred(operation, chosen)
+    won = _decide(operation, [one for one in chosen if one not in barred])
     failpoints.hit("bulk.after_release")
     redrives = operation.action == Action.REDRIVE
     # Of others than redrives no end is waited for.
     marks = {"state": bulk_states.RELEASED, "outcome": "" if redrives else operation.action}
     of_it = BulkItem.objects.filter(operation_id=operation.pk)
     of_it.filter(letter_id__in=won).update(**marks)
-    for cause, lost in _causes(operation, [one for one in chosen if one not in won]).items():
+    left = _causes(operation, [one for one in chosen if one not in won and one not in barred])
+    for cause, lost in {**left, DISABLED: barred}.items():
         of_it.filter(letter_id__in=lost).update(state=bulk_states.SKIPPED, cause=cause)
     operation.released += len(won)
     operation.skipped += len(chosen) - len(won)
@@ -192,6 +194,14 @@ def _decide(operation: BulkOperation, letter_ids: list[UUID]) -> set[UUID]:
     if operation.action == Action.DISCARD:
         return decisions.discard(letter_ids, code=operation.discard_code, **shared)
     return decisions.restore(letter_ids, **shared)
+
+
+def _barred(operation: BulkOperation, letter_ids: list[UUID]) -> set[UUID]:
+    """Those whose API key was disabled since they were counted: whoever did that wants no more calls for it."""
+    if operation.action != Action.REDRIVE:
+        return set()
+    rows = DeadLetter.objects.filter(pk__in=letter_ids, api_key__disabled_at__isnull=False)
+    return set(rows.values_list("pk", flat=True))
 
 
 def _causes(operation: BulkOperation, letter_ids: list[UUID]) -> dict[str, list[UUID]]:

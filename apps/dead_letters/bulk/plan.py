@@ -34,6 +34,7 @@ SOURCE_STATE = {Action.REDRIVE: states.OPEN, Action.DISCARD: states.OPEN, Action
 RATES = {Action.REDRIVE: 20.0, Action.DISCARD: 1000.0, Action.RESTORE: 1000.0}  # letters a second
 MOST_ACTIVE = 50
 MOST_GROUPS = 1000  # that are named one by one; a query may cover more
+DISABLED = "its API key is disabled"  # why letters are left alone
 CHUNK = 20_000  # letters of one statement
 SECONDS_AT_ONCE = 1.5  # of one tick of the clock
 
@@ -49,7 +50,7 @@ FROM (
   SELECT c.*, CASE
     WHEN slots.group_id IS NULL AND s.operation_id IS DISTINCT FROM %s::uuid THEN 'another operation works on its group'
     WHEN %s AND NOT c.kind = ANY(%s) THEN 'no handler knows its kind'
-    WHEN %s AND k.disabled_at IS NOT NULL THEN 'its API key is disabled'
+    WHEN %s AND k.disabled_at IS NOT NULL THEN %s
     ELSE '' END AS cause
   FROM c LEFT JOIN slots ON slots.group_id = c.group_id
   LEFT JOIN dead_letters_bulkslot s ON s.group_id = c.group_id
@@ -140,7 +141,7 @@ def _freeze(operation: BulkOperation) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             _FREEZE.format(letters=selected),
-            [*parameters, own, own, own, redrives, kinds.names(), redrives],
+            [*parameters, own, own, own, redrives, kinds.names(), redrives, DISABLED],
         )
         frozen = cursor.fetchall()
     failpoints.hit("bulk.after_freeze")
