@@ -65,6 +65,15 @@ def edit_and_redrive(letter_id: UUID, *, text: str, revision: int, actor: Any = 
     return _one(letter_id, decisions.redrive([letter_id], actor=actor, reason=reason))
 
 
+def preview(letter_id: UUID, *, text: str, actor: Any = None) -> str:
+    """What an edited payload would change, as a unified diff. Checked, permitted and audited as the edit and the draft.
+
+    Raises as `draft`, and InvalidRequest (param: the path of the field at fault).
+    """
+    require(actor, MAY_EDIT)
+    return payloads.compare(_find(letter_id).task_id, text=text, actor=actor)
+
+
 def draft(letter_id: UUID, *, actor: Any = None, reason: str = "") -> Draft:
     """The payload to edit. To open it is to look at it: permitted and audited as that is.
 

@@ -97,6 +97,17 @@ def differences(found: list[Revision]) -> str:
     )
 
 
+def compare(task_id: UUID, *, text: str, actor: Any = None) -> str:
+    """What a draft, JSON text, would change, as a unified diff; empty for nothing. The look is audited.
+
+    Raises as `present`, and InvalidRequest where the draft is not valid.
+    """
+    revision, before = present(task_id, actor=actor, reason="compared with a draft")
+    after = _checked(kinds.find(Task.objects.values_list("kind", flat=True).get(pk=task_id)), text)
+    old, new = (json.dumps(args, indent=2).splitlines() for args in (before, after))
+    return "\n".join(difflib.unified_diff(old, new, f"revision {revision}", "your draft", lineterm="", n=3))
+
+
 @transaction.atomic
 def revise(task_id: UUID, *, text: str, revision: int) -> Change:
     """Write a dead task's next revision: JSON text of its kind's arguments, made of the revision that was edited.

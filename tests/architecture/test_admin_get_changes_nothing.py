@@ -150,9 +150,8 @@ def test_every_own_action_is_among_the_addresses(admin_user: Any, one_of_each: U
     urls = " ".join(admin_urls())
     actions = (
         "rotate", "disable", "enable", "test", "reset-breaker", "reveal", "cancel", "redrive", "discard", "revoke",
-        "redeliver", "pause", "resume", "edit", "restore", "assign", "snooze", "resolve", "reopen", "note", "hold",
-        "release", "act", "start", "undo", "pace", "take-back",
-        "acknowledge", "send-test",
+        "redeliver", "pause", "resume", "edit", "restore", "review", "assign", "snooze", "resolve", "reopen", "note",
+        "hold", "release", "act", "start", "undo", "pace", "take-back", "acknowledge", "send-test",
     )  # fmt: skip
     for action in actions:
         assert f"/{action}/" in urls

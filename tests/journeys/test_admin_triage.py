@@ -1,6 +1,7 @@
 """Triage in a real browser: every page in light and dark, on a phone, by keys alone, and without JavaScript."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from playwright.sync_api import expect
@@ -8,7 +9,7 @@ from playwright.sync_api import expect
 from apps.access.models import AuditEntry, Project
 from apps.dead_letters import tallies
 from apps.dead_letters.bulk import pacer, plan
-from apps.dead_letters.models import BulkOperation, DeadLetter, FailureGroup
+from apps.dead_letters.models import Alert, AlertRule, BulkOperation, DeadLetter, FailureGroup
 from apps.providers.errors import UpstreamBroken
 from apps.tasks import kinds
 from apps.tasks.models import Task, TaskAttempt, TaskPayload
@@ -52,6 +53,8 @@ def pages_of(letters: list[DeadLetter]) -> list[str]:
     letter = letters[0]
     operation = plan.create("redrive", query="state:open")
     pacer.tick()
+    rule = AlertRule.objects.filter(event="rate").get()
+    alert = Alert.objects.create(rule=rule, event="rate", severity="critical", subject="chat_completion", title="t")
     groups, group = "dead_letters/failuregroup", f"dead_letters/failuregroup/{letter.group_id}"
     own = f"dead_letters/deadletter/{letter.pk}"
     return [
@@ -62,8 +65,25 @@ def pages_of(letters: list[DeadLetter]) -> list[str]:
         *(f"{own}/{name}/" for name in ("redrive", "discard", "edit")),
         "dead_letters/bulkoperation/", f"dead_letters/bulkoperation/{operation.pk}/change/", "access/auditentry/",
         "tasks/queuestate/", "tasks/workerpresence/", "tasks/task/", "dead_letters/alert/", "dead_letters/alertrule/",
-        "dead_letters/alertchannel/",
+        "dead_letters/alertchannel/", "dead_letters/alertchannel/add/", f"dead_letters/alert/{alert.pk}/change/",
+        f"dead_letters/alertrule/{rule.pk}/change/", "access/operatortoken/", "access/operatortoken/add/",
+        *(f"dead_letters/bulkoperation/{other.pk}/change/" for other in _of_every_state(operation)),
     ]  # fmt: skip
+
+
+def _of_every_state(operation: BulkOperation) -> list[BulkOperation]:
+    """Others as they look while they are held, run, have stopped and are done."""
+    made = []
+    for state in ("holding", "canary", "running", "stopped", "done"):
+        final = {"finished_at": operation.created_at} if state == "done" else {}
+        made.append(
+            BulkOperation.objects.create(
+                action="redrive", title=state, created_by="operator", started_by="operator", state=state, total=40,
+                released=10, succeeded=6, failed=2, canary=3, started_at=operation.created_at,
+                release_at=operation.created_at + timedelta(hours=1), stop_reason="2 of 8 failed again.", **final,
+            )
+        )  # fmt: skip
+    return made
 
 
 @pytest.mark.parametrize("look", [{"color_scheme": "light"}, {**PHONE, "color_scheme": "dark"}], ids=["desk", "phone"])
@@ -103,11 +123,15 @@ def test_an_operator_reads_edits_and_redrives_a_letter(in_browser: InBrowser, le
         page.get_by_role("button", name="Open the editor").click()
         editor = page.get_by_label("Payload")
         assert WORDS in editor.input_value()
+        assert grave_violations(page) == []
         editor.fill('{"model": "m", "messages": []}')
         page.get_by_label("Reason").fill("the invoice was paid")
         page.get_by_role("button", name="Edit and redrive").click()
         expect(page.locator("form.mt-6")).to_contain_text("messages")  # the field at fault
         editor.fill(json.dumps({"model": "m", "messages": [{"role": "user", "content": "Thank Ms. Miller."}]}))
+        page.get_by_role("button", name="Show the difference").click()
+        expect(page.get_by_label("Difference")).to_contain_text("Thank Ms. Miller.")
+        assert grave_violations(page) == []
         page.get_by_role("button", name="Edit and redrive").click()
         expect(page.locator("body")).to_contain_text("Edited and redriven")
         expect(page.get_by_text("redriven", exact=True).first).to_be_visible()

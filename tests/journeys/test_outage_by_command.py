@@ -19,7 +19,7 @@ from tests.upstream import Upstream, ok, status
 from tests.worker import Child
 
 pytestmark = pytest.mark.django_db(transaction=True)
-TASKS = 60
+TASKS = 200
 
 
 def environment() -> dict[str, str]:
@@ -55,7 +55,7 @@ def counts() -> Counter[str]:
 def test_an_outage_is_over_with_one_command(
     worker: Child, clock: Child, client: Client, route: MakeRoute, upstream: Upstream
 ) -> None:
-    RetryPolicy.objects.create(kind="chat_completion", base=0.1, cap=0.2, max_retries=1, park_limit=2.0)
+    RetryPolicy.objects.create(kind="chat_completion", base=0.1, cap=0.2, max_retries=1, park_limit=5.0)
     model = route(provider={"breaker_reset": 0.5})
     upstream.script(model, status(503))
     for number in range(TASKS):

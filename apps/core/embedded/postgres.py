@@ -30,6 +30,8 @@ SETTINGS = {
     "wal_compression": "on",
     "jit": "off",
     "log_timezone": "UTC",
+    # The texts of statements hold those of clients, which belong in no log.
+    "log_min_error_statement": "panic",
     "log_line_prefix": "%m [%p] ",
     "logging_collector": "off",
 }

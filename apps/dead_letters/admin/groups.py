@@ -25,6 +25,7 @@ from apps.dead_letters.bulk import plan
 from apps.dead_letters.models import BulkOperation, DeadLetter, FailureGroup
 from apps.tasks.admin.boards import BoardAdmin
 
+MOST_AT_ONCE = 100  # groups that one request moves
 SHOWN_LETTERS, SHOWN_OPERATIONS, SHOWN_AUDIT = 20, 10, 20
 BULK = {"redrive": plan.Action.REDRIVE, "discard": plan.Action.DISCARD}
 
@@ -85,6 +86,8 @@ class GroupAdmin(BoardAdmin):
                 return redirect(reverse("admin:dead_letters_bulkoperation_change", args=[operation.pk]))
             if what not in ("resolve", "reopen"):
                 raise InvalidRequest("There is no such action.")
+            if len(chosen) > MOST_AT_ONCE:  # each is locked, moved and audited by itself
+                raise InvalidRequest(f"At most {MOST_AT_ONCE} groups at once: narrow them by a search.")
             verb = grouping.resolve if what == "resolve" else grouping.reopen
             moved = sum(_moves(verb, name, request) for name in chosen)
             messages.success(request, f"{moved} of {len(chosen)} {'resolved' if what == 'resolve' else 'open now'}.")

@@ -45,7 +45,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     search_fields = ("task_id__exact",)
     search_help_text = search.HELP
     list_before_template = "admin/dead_letters/letters_notice.html"
-    actions_detail = ("redrive", "edit", "discard", "restore")
+    actions_detail = ("redrive", "edit", "discard", "restore", "review")
     shown_relations = ("project", "api_key", "group")
 
     def get_urls(self) -> list[Any]:
@@ -147,6 +147,14 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
             form=DecisionForm(posted(request)),
         )
 
+    @action(description="Mark as reviewed", url_path="review", permissions=["redrive"])
+    def review(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """POST: note that somebody has looked; `manage.py dead_letters review` then leaves it out."""
+        letter = self._letter(request, object_id)
+        if request.method == "POST" and triage.review([letter.pk], actor=request.user):
+            messages.success(request, "Marked as reviewed.")
+        return redirect(self.change_url(letter))
+
     @action(description="Edit and redrive", url_path="edit", permissions=["edit"], icon="edit")
     def edit(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Change the payload, then put the task back to work. To open the editor is a POST: the audit keeps it."""
@@ -155,21 +163,35 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
             text = "These are the words of a client. That you looked at them is kept in the audit."
             context: dict[str, Any] = {"title": "Edit and redrive", "explanation": text, "opens": True}
             return self._page(request, letter, "admin/dead_letters/edit.html", context)
+        difference = None
         try:
             if "payload" not in request.POST:
                 draft = triage.draft(letter.pk, actor=request.user)
                 form: EditForm = EditForm(initial={"payload": draft.text, "revision": draft.revision})
             else:
                 form = EditForm(posted(request))
-                if form.is_valid() and self._edited(request, letter, form):
+                if "preview" in request.POST:
+                    difference = self._difference(request, letter, form)
+                elif form.is_valid() and self._edited(request, letter, form):
                     return redirect(self.change_url(letter))
         except (Conflict, NotFound) as error:
             messages.error(request, error.message)
             return redirect(self.change_url(letter))
-        context = {"title": "Edit and redrive", "form": form, "opens": False}
+        context = {"title": "Edit and redrive", "form": form, "opens": False, "difference": difference}
         response = self._page(request, letter, "admin/dead_letters/edit.html", context)
         response["Cache-Control"] = "no-store"
         return response
+
+    def _difference(self, request: HttpRequest, letter: DeadLetter, form: EditForm) -> str | None:
+        """What the draft would change; a reason is not needed to look."""
+        form.fields["reason"].required = False
+        if not form.is_valid():
+            return None
+        try:
+            return triage.preview(letter.pk, text=form.cleaned_data["payload"], actor=request.user)
+        except InvalidRequest as error:
+            form.add_error("payload", error.message)
+            return None
 
     def _edited(self, request: HttpRequest, letter: DeadLetter, form: EditForm) -> bool:
         values = form.cleaned_data
