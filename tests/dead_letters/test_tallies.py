@@ -187,7 +187,7 @@ def test_a_snooze_ends_at_its_time(letters: Letters) -> None:
     group = letters[0].group_id
     grouping.snooze(group, until=timezone.now() + timedelta(hours=1))
     assert state_of(letters[0]) == "snoozed"
-    FailureGroup.objects.update(snoozed_until=timezone.now() - timedelta(seconds=1))
+    FailureGroup.objects.update(snoozed_until=timezone.now() - timedelta(minutes=5))
     assert state_of(letters[0]) == "for_review"
     row = FailureGroup.objects.get()
     assert (row.snoozed_until, row.snooze_after) == (None, None)

@@ -162,8 +162,9 @@ def test_a_key_without_its_task_is_found() -> None:
 
 def test_a_death_without_its_letter_is_found(make_task: MakeTask) -> None:
     task = died(make_task)
-    DeadLetter.objects.filter(task_id=task.pk).delete()
-    assert broken() == {"I5": [str(task.pk)]}
+    letter = DeadLetter.objects.get(task_id=task.pk)
+    letter.delete()
+    assert broken() == {"I5": [str(task.pk)], "I13": [letter.group_id]}
 
 
 def test_a_redrive_that_nobody_audited_is_found(make_task: MakeTask) -> None:
