@@ -28,7 +28,6 @@ from tests.worker import Child
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 TASKS = 2000
-SOME = 500
 CLICKS = 5
 
 
@@ -116,9 +115,9 @@ def test_two_thousand_dead_tasks_are_brought_home_in_five_clicks(
     )
 
 
-@pytest.mark.parametrize("outage", [SOME], indirect=True)
+@pytest.mark.parametrize("outage", [TASKS], indirect=True)
 def test_the_same_drill_by_rest(outage: str, upstream: Upstream, gateway: Gateway, admin_user: Any) -> None:
-    assert eventually(lambda: has_died(SOME), within=90, every=0.5)
+    assert eventually(lambda: has_died(TASKS), within=90, every=0.5)
     assert eventually(are_counted, within=10)
     upstream.script(outage, ok())
     secret = operator_tokens.create(user=admin_user)[1]
@@ -132,9 +131,9 @@ def test_the_same_drill_by_rest(outage: str, upstream: Upstream, gateway: Gatewa
     groups = [one["fingerprint"] for one in call("GET", "groups/?state=for_review")["results"]]
     at = f"bulk/{call('POST', 'bulk/', {'action': 'redrive', 'groups': groups})['id']}/"
     assert eventually(lambda: call("GET", at)["state"] == "ready", within=30, every=0.2)
-    call("POST", f"{at}start/", {"rate": 400, "max_in_flight": 500, "reason": "the provider is back"})
+    call("POST", f"{at}start/", {"confirm": TASKS, "rate": 400, "max_in_flight": 500, "reason": "it is back"})
     assert eventually(lambda: call("GET", at)["state"] == "done", within=90, every=0.5)
     found = call("GET", at)
-    assert (found["succeeded"], found["failed"], found["canary"]) == (SOME, 0, 3)
+    assert (found["succeeded"], found["failed"], found["canary"]) == (TASKS, 0, 3)
     assert eventually(lambda: call("GET", "groups/?state=resolved")["results"], within=10)
     assert broken() == []

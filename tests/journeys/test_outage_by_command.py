@@ -10,6 +10,8 @@ from django.conf import settings
 from django.core.management import call_command
 
 from apps.dead_letters.models import BulkOperation, DeadLetter, FailureGroup
+from apps.tasks import kinds
+from apps.tasks.enqueue import NewTask, accept_now
 from apps.tasks.models import RetryPolicy, Task
 from tests.conftest import MakeRoute, database_url
 from tests.dead_letters.test_triage import broken
@@ -19,7 +21,7 @@ from tests.upstream import Upstream, ok, status
 from tests.worker import Child
 
 pytestmark = pytest.mark.django_db(transaction=True)
-TASKS = 200
+TASKS = 2000
 
 
 def environment() -> dict[str, str]:
@@ -58,10 +60,17 @@ def test_an_outage_is_over_with_one_command(
     RetryPolicy.objects.create(kind="chat_completion", base=0.1, cap=0.2, max_retries=1, park_limit=5.0)
     model = route(provider={"breaker_reset": 0.5})
     upstream.script(model, status(503))
-    for number in range(TASKS):
-        body = {"model": model, "messages": HELLO, "metadata": {"number": str(number)}}
-        assert client.call("POST", "/v1/tasks/chat/completions", payload=body).status == 202
-    assert eventually(lambda: counts() == {"dead": TASKS}, within=60), counts()
+    body = {"model": model, "messages": HELLO}
+    assert client.call("POST", "/v1/tasks/chat/completions", payload=body).status == 202
+    first = Task.objects.get()
+    more = [
+        NewTask(
+            first.project_id, kinds.find(first.kind), json.dumps(body), api_key_id=first.api_key_id, deadline=3600.0
+        )
+        for _ in range(TASKS - 1)
+    ]
+    accept_now(more)
+    assert eventually(lambda: counts() == {"dead": TASKS}, within=90, every=0.2), counts()
     assert eventually(lambda: sum(FailureGroup.objects.values_list("open_count", flat=True)) == TASKS, within=20)
     assert FailureGroup.objects.count() <= 3, [(str(one), one.message) for one in FailureGroup.objects.all()]
 
@@ -71,11 +80,11 @@ def test_an_outage_is_over_with_one_command(
     upstream.script(model, ok("mended"))
     groups = [group["fingerprint"][:8] for group in listed]
     said = command(
-        "redrive", "bulk", "--group", *groups, "--reason", "the provider is back", "--rate", "100",
-        "--yes", str(TASKS), "--follow",
+        "redrive", "bulk", "--group", *groups, "--reason", "the provider is back", "--rate", "400",
+        "--max-in-flight", "500", "--yes", str(TASKS), "--follow",
     )  # fmt: skip
-    assert f"{TASKS} letters to be redriven" in said
-    assert f"done: {TASKS} of {TASKS} redriven, {TASKS} succeeded, 0 failed again, 0 in flight" in said
+    assert f"{TASKS:,} letters to be redriven" in said
+    assert f"done: {TASKS:,} of {TASKS:,} redriven, {TASKS:,} succeeded, 0 failed again, 0 in flight" in said
     assert counts() == {"succeeded": TASKS}
     operation = BulkOperation.objects.get()
     assert (operation.state, operation.canary, operation.succeeded) == ("done", 3, TASKS)
