@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -12,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from unfold.sites import UnfoldAdminSite
 
 from apps.access import audit
+from apps.core.errors import PermissionDenied as MayNot
 from config import operations
 
 
@@ -28,14 +30,18 @@ class RedriveAdminSite(UnfoldAdminSite):
         return [path("operations/", never_cache(self.operations), name="operations")]
 
     def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
-        """Django's, but for an address with NUL, which Postgres' text refuses and which nothing has: 404."""
+        """Django's, but for an address with NUL, which Postgres' text refuses and which nothing has: 404; and for what
+        our verbs refuse to a person: 403."""
         inner = super().admin_view(view, cacheable)
 
         @functools.wraps(inner)
         def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if "\0" in request.path:
                 raise Http404
-            return inner(request, *args, **kwargs)
+            try:
+                return inner(request, *args, **kwargs)
+            except MayNot as error:
+                raise PermissionDenied(error.message) from error
 
         return checked
 

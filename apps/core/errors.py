@@ -33,6 +33,11 @@ TYPE_BY_STATUS = {
 }
 
 
+def type_of(status: int) -> str:
+    """The `type` in OpenAI's envelope of an HTTP status."""
+    return TYPE_BY_STATUS.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+
+
 class RedriveError(Exception):
     """An answer other than success.
 
@@ -66,7 +71,7 @@ class RedriveError(Exception):
     @property
     def type(self) -> str:
         """The error's `type` in OpenAI's envelope, which follows from the status."""
-        return TYPE_BY_STATUS.get(self.status) or ("server_error" if self.status >= 500 else "invalid_request_error")
+        return type_of(self.status)
 
 
 class InvalidRequest(RedriveError):

@@ -13,7 +13,6 @@ from apps.access.audited_admin import Decisions, posted
 from apps.access.keyset_admin import KeysetModelAdmin
 from apps.access.models import AuditEntry
 from apps.core.errors import Conflict, InvalidRequest
-from apps.core.errors import PermissionDenied as MayNot
 from apps.dead_letters import bulk_states
 from apps.dead_letters.admin.forms import PaceForm, StartForm
 from apps.dead_letters.bulk import control, plan, report
@@ -67,8 +66,6 @@ class BulkAdmin(Decisions, KeysetModelAdmin):
             except Conflict as error:
                 messages.error(request, error.message)
                 return redirect(self.change_url(operation))
-            except MayNot as error:
-                raise PermissionDenied from error
         return self._show(request, operation, form) if form else redirect(self.change_url(operation))
 
     @action(description="Change the pace", url_path="pace", permissions=["run"])
@@ -82,8 +79,6 @@ class BulkAdmin(Decisions, KeysetModelAdmin):
                 self.log_action(request, operation, "Change the pace")
             except (InvalidRequest, Conflict) as error:
                 messages.error(request, error.message)
-            except MayNot as error:
-                raise PermissionDenied from error
         elif request.method == "POST":
             (slowest, fastest), (fewest, most) = control.RATES, control.IN_FLIGHT
             rates, unfinished = f"{slowest:g} to {fastest:,.0f} letters a second", f"{fewest:,} to {most:,} unfinished"
@@ -120,8 +115,6 @@ class BulkAdmin(Decisions, KeysetModelAdmin):
                 return redirect(self.change_url(back))
             except Conflict as error:
                 messages.error(request, error.message)
-            except MayNot as error:
-                raise PermissionDenied from error
         return redirect(self.change_url(operation))
 
     def _act(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
@@ -132,8 +125,6 @@ class BulkAdmin(Decisions, KeysetModelAdmin):
                 self.log_action(request, operation, name.capitalize())
             except Conflict as error:
                 messages.error(request, error.message)
-            except MayNot as error:
-                raise PermissionDenied from error
         return redirect(self.change_url(operation))
 
     def _find(self, request: HttpRequest, object_id: str) -> BulkOperation:

@@ -18,7 +18,6 @@ from apps.access.audited_admin import DecisionForm, posted
 from apps.access.keyset_admin import Page
 from apps.access.models import AuditEntry
 from apps.core.errors import Conflict, InvalidRequest, NotFound
-from apps.core.errors import PermissionDenied as MayNot
 from apps.dead_letters import group_rows, group_states, grouping, queries, search, sparkline, states, verdict
 from apps.dead_letters.admin.forms import AssignForm, NoteForm, SnoozeForm
 from apps.dead_letters.bulk import plan
@@ -93,8 +92,6 @@ class GroupAdmin(BoardAdmin):
             messages.success(request, f"{moved} of {len(chosen)} {'resolved' if what == 'resolve' else 'open now'}.")
         except (InvalidRequest, Conflict, NotFound) as error:
             messages.error(request, error.message)
-        except MayNot as error:
-            raise PermissionDenied from error
         return redirect(back)
 
     def change_view(

@@ -19,7 +19,6 @@ from apps.access.keyset_admin import DayRangeFilter, OwnedModelAdmin, OwnerFilte
 from apps.access.models import Project
 from apps.core.database import related
 from apps.core.errors import Conflict, InvalidRequest, NotFound
-from apps.core.errors import PermissionDenied as MayNot
 from apps.dead_letters import search, states, triage
 from apps.dead_letters.admin import letter_page
 from apps.dead_letters.admin.forms import DiscardForm, EditForm
@@ -82,8 +81,6 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
         except (InvalidRequest, Conflict, NotFound) as error:
             messages.error(request, error.message)
             return redirect(reverse("admin:dead_letters_deadletter_changelist"))
-        except MayNot as error:
-            raise PermissionDenied from error
         return redirect(reverse("admin:dead_letters_bulkoperation_change", args=[operation.pk]))
 
     def change_view(
