@@ -1,6 +1,7 @@
 """Fixtures that every test may use: the scripted upstream, the real gateway, makers of keys and routes."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -104,13 +105,15 @@ def make_route(db: None, upstream: Upstream) -> MakeRoute:
 
 
 @pytest.fixture
-def client_of(gateway: Gateway) -> Callable[..., OpenAI]:
+def client_of(gateway: Gateway) -> Iterator[Callable[..., OpenAI]]:
     """The official SDK against the gateway: `client_of(secret)`; without its own retries unless asked for."""
+    with ExitStack() as made:
 
-    def make(secret: str, **options: Any) -> OpenAI:
-        return OpenAI(api_key=secret, base_url=f"{gateway.url}/v1", **{"max_retries": 0, "timeout": 30, **options})
+        def make(secret: str, **options: Any) -> OpenAI:
+            given = {"max_retries": 0, "timeout": 30, **options}
+            return made.enter_context(OpenAI(api_key=secret, base_url=f"{gateway.url}/v1", **given))
 
-    return make
+        yield make
 
 
 @pytest.fixture(autouse=True)

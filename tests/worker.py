@@ -16,14 +16,15 @@ class Child:
 
     def __init__(self, environment: Mapping[str, str], *command: str) -> None:
         self.log = Path(tempfile.mkstemp(prefix=f"redrive-{command[0]}-", suffix=".log")[1])
-        self.process = subprocess.Popen(
-            [sys.executable, "manage.py", *command],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", *command],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def stop(self, sign: int = signal.SIGTERM) -> None:
         """Stop it and wait."""

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -100,6 +100,7 @@ class ScriptPipe:
         self._tls = parts.scheme == "rediss"
         self._timeout = timeout
         self._connection: _Connection | None = None
+        self._ends: AsyncGenerator[None, None] | None = None
         self._connecting: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._away_until = 0.0
@@ -152,6 +153,8 @@ class ScriptPipe:
             except BaseException:
                 connection.fail("not connected")
                 raise
+            self._ends = _end_with_the_loop(connection)
+            await anext(self._ends)
             self._connection = connection
             return connection
 
@@ -176,6 +179,14 @@ class ScriptPipe:
     def _mark_away(self, why: str) -> None:
         self._away_until = time.monotonic() + RETRY_AFTER
         log.warning("redis_away", why=why)
+
+
+async def _end_with_the_loop(connection: _Connection) -> AsyncGenerator[None, None]:
+    # A loop that shuts down closes the generators that it began: so nobody who runs a loop has to close the pipe.
+    try:
+        yield
+    finally:
+        connection.fail("the loop has ended")
 
 
 def _accept(answer: Any) -> Any:

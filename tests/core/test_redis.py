@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from apps.core.redis import RETRY_AFTER, RedisAway, Script, ScriptPipe, client
+from tests.journeys.wire import eventually
 from tests.races import together
 from tests.redis_servers import echo, redis_server, silent
 from tests.stores import NOBODY_LISTENS
@@ -39,6 +40,12 @@ async def test_calls_of_one_turn_share_one_write() -> None:
         await asyncio.gather(*(pipe.command("ECHO", str(number)) for number in range(50)))
         assert len(writes) == 1
         transport.abort()
+
+
+def test_a_connection_ends_with_its_loop(url: str, valkey: Redis) -> None:
+    pipe = ScriptPipe(url, timeout=5)
+    number = asyncio.run(pipe.command("CLIENT", "ID"))
+    assert eventually(lambda: valkey.client_list(client_id=[number]) == [], within=5)
 
 
 class _Counting:

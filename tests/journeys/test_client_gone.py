@@ -62,7 +62,8 @@ def test_a_client_that_leaves_before_the_answer_ends_it_upstream(
     [row] = ledger(model)
     assert (row.outcome, row.estimated, row.stream, row.status) == ("cancelled", True, streamed, None)
     assert row.input_tokens > 0
-    assert row.output_tokens == int(row.latency_ms / 1000 * 50) or row.latency_ms > 5000  # as if it had written
+    as_if_written = row.latency_ms / 1000 * 50  # of a latency that was rounded to whole milliseconds
+    assert abs(row.output_tokens - as_if_written) <= 1 or row.latency_ms > 5000
     assert len(upstream.requests(model)) == 1
 
 

@@ -171,5 +171,6 @@ def test_a_process_that_stops_keeps_the_replies_of_what_it_ends(
     ending.start()
     hold.release.set()
     assert connection.getresponse().status == 200
+    connection.close()
     ending.join(20)
     assert keyed(client, model).headers["idempotent-replayed"] == "true"
