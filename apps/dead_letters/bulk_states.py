@@ -28,7 +28,8 @@ PAUSED: Final = "paused"
 """By a person. What was released goes on."""
 
 STOPPED: Final = "stopped"
-"""By itself: a canary, or too many of the others, failed again. A person lets it go on or cancels it."""
+"""By itself: a canary, or too many of the others, failed again, or who let it run may not do so any more. A person lets
+it go on or cancels it."""
 
 DONE: Final = "done"
 """Final: every item was released or skipped, and what was released has ended."""

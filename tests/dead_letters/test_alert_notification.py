@@ -3,11 +3,13 @@
 import asyncio
 import json
 import logging
+from datetime import date
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.db import connection
+from django.urls import reverse
 
 from apps.access.models import AuditEntry, Project
 from apps.core.database import in_db
@@ -15,7 +17,7 @@ from apps.core.errors import InvalidRequest, PermissionDenied
 from apps.dead_letters import tallies, triage
 from apps.dead_letters.alerts import channels, messages, notification, queries, watch
 from apps.dead_letters.errors import ChannelNotFound, RuleNotFound
-from apps.dead_letters.models import Alert, AlertChannel, AlertRule, DeadLetter, FailureGroup
+from apps.dead_letters.models import Alert, AlertChannel, AlertDigest, AlertRule, DeadLetter, FailureGroup
 from apps.tasks import kinds
 from apps.tasks.executor import Executor
 from apps.tasks.models import Task, TaskAttempt
@@ -226,6 +228,19 @@ def test_a_long_list_is_cut_and_counted(make_letter: MakeLetter) -> None:
     assert ended is not None
     assert ended.body == "- warning: t1 (over by now)"
     assert messages.of_alerts([], total=3) is None
+
+
+def test_a_message_links_to_the_pages_of_its_alerts_where_the_admin_s_address_is_known(settings: Any) -> None:
+    rule = AlertRule.objects.get(event="new_group")
+    alert = Alert.objects.create(rule=rule, event="new_group", severity="warning", subject="g", title="t", body="b")
+    settings.REDRIVE = settings.REDRIVE.model_copy(update={"public_url": "https://redrive.test"})
+    message = messages.of_alerts([alert], total=1)
+    page = reverse("admin:dead_letters_alert_change", args=[alert.pk])
+    assert message is not None
+    assert message.body == f"- warning: t - b\n  https://redrive.test{page}"
+    day = messages.of_digest(AlertDigest(day=date(2026, 3, 1), words="All is well."))
+    assert day is not None
+    assert day.body == f"All is well.\nhttps://redrive.test{reverse('admin:index')}"
 
 
 def test_clients_cannot_ask_for_notifications() -> None:

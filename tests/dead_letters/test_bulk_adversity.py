@@ -57,24 +57,35 @@ def test_what_nobody_could_run_is_skipped_by_a_redrive_and_taken_by_a_discard(
 
 
 @pytest.mark.parametrize("change", ["deleted", "forbidden", "inactive"])
-def test_an_operation_goes_on_without_who_started_it(letters: Letters, django_user_model: Any, change: str) -> None:
-    starter = person(django_user_model, "redrive_bulkoperation")
+@pytest.mark.parametrize("when", ["holding", "running"])
+def test_an_operation_stops_once_who_started_it_may_not_do_so_until_another_answers_for_it(
+    letters: Letters, django_user_model: Any, change: str, when: str
+) -> None:
+    starter, another = (person(django_user_model, "redrive_bulkoperation") for _ in range(2))
     operation = counted(query="state:open", actor=starter)
-    control.start(operation.pk, canary=0, actor=starter, reason="mended")
-    pk, name = starter.pk, starter.username
+    control.start(operation.pk, canary=0, rate=1, actor=starter, reason="mended")
+    name = starter.username
+    if when == "running":
+        tick(operation, seconds=11)
+        assert tick(operation, seconds=2).released == 2
+    before = operation.released
     match change:
         case "deleted":
             starter.delete()
         case "forbidden":
             starter.user_permissions.clear()
         case _:
-            django_user_model.objects.filter(pk=pk).update(is_active=False)
+            django_user_model.objects.filter(username=name).update(is_active=False)
     tick(operation, seconds=11)
+    assert (operation.state, operation.released) == ("stopped", before)
+    assert operation.stop_reason.startswith(f"{name} may not do this any more.")
+    control.resume(operation.pk, actor=another)
+    control.change_pace(operation.pk, rate=100, actor=another)
     tick(operation, seconds=60)
-    assert operation.released == 30
-    entries = AuditEntry.objects.filter(action="redrive").values_list("actor_id", "actor", "reason")
-    assert list(entries) == [(pk, name, "mended")] * 30
-    assert set(DeadLetter.objects.values_list("decided_by", "operation_id")) == {(name, operation.pk)}
+    assert (operation.state, operation.released, operation.started_by) == ("running", 30, another.username)
+    entries = AuditEntry.objects.filter(action="redrive").values_list("actor", "reason")
+    assert sorted(entries) == sorted([(name, "mended")] * before + [(another.username, "mended")] * (30 - before))
+    assert operation.pk in set(DeadLetter.objects.values_list("operation_id", flat=True))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +236,7 @@ def test_the_breakdown_tells_how_old_letters_are(letters: Letters) -> None:
 def test_twenty_five_thousand_letters_are_counted_in_chunks_each_once(
     letters: Letters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SECONDS_AT_ONCE", 0.0)
+    monkeypatch.setattr(pacer, "COUNTED_AT_ONCE", 0.0)
     with connection.cursor() as cursor:
         cursor.execute(
             """

@@ -1,17 +1,21 @@
 """People who start, cancel, discard and restore at the moment a bulk operation releases undo nothing of it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from apps.access.models import AuditEntry
+from apps.core import failpoints
 from apps.dead_letters import triage
-from apps.dead_letters.bulk import control, pacer
-from apps.dead_letters.errors import OperationHasMoved
+from apps.dead_letters.bulk import control, pacer, plan
+from apps.dead_letters.errors import GroupIsTaken, OperationHasMoved
 from apps.dead_letters.models import BulkOperation, DeadLetter
+from tests.dead_letters.conftest import MakeLetter
 from tests.dead_letters.operations import Letters, age_of, begun, counted, states_of, tick
 from tests.dead_letters.test_triage import broken
-from tests.races import together
+from tests.races import together, wait_for_a_waiting_session
+from tests.tasks.conftest import MakeKind
 
 pytestmark = pytest.mark.django_db
 
@@ -68,3 +72,36 @@ def test_a_restore_of_an_operation_s_discards_races_who_discards_and_restores_by
         moves = AuditEntry.objects.filter(object_id=str(letter.pk)).order_by("at", "id")
         assert [entry.after["state"] for entry in moves][-1] == letter.state
     assert broken() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_names_groups_of_which_a_count_has_some_and_wants_others_waits_and_is_refused(
+    make_letter: MakeLetter, make_kind: MakeKind, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kinds = [make_kind(), make_kind()]
+    letters = [make_letter(kind=kinds[0]), make_letter(kind=kinds[1])]
+    if letters[0].group_id < letters[1].group_id:  # the count is to take the later group first
+        letters.pop(0).delete()
+        letters.append(make_letter(kind=kinds[0]))
+    operation = plan.create("redrive", query="state:open")
+    monkeypatch.setattr(plan, "CHUNK", 1)
+    go_on = tmp_path / "go-on"
+    failpoints.arm(f"bulk.after_freeze:pause={go_on}*1")
+
+    def act(number: int) -> Any:
+        if number == 0:
+            return pacer.tick()
+        while not (tmp_path / "go-on.reached").exists():
+            pass
+        if number == 1:
+            return plan.create("redrive", groups=[letter.group_id for letter in letters])
+        wait_for_a_waiting_session()
+        return go_on.touch()
+
+    try:
+        found = together(3, act)
+    finally:
+        failpoints.arm("")
+    operation.refresh_from_db()
+    assert (found[0], operation.state, operation.pending) == (1, "ready", 2)
+    assert isinstance(found[1], GroupIsTaken)

@@ -54,7 +54,7 @@ def _web_rows(run: Run) -> list[tuple[str, str]]:
 
 
 def _store_rows(run: Run) -> list[tuple[str, str]]:
-    rows = [(name, f"127.0.0.1:{run.ports[name]}") for name in sorted(run.names)]
+    rows = [(name, f"127.0.0.1:{run.ports[name]}") for name in sorted(run.names & run.ports.keys())]
     return [*rows, ("URLs", f"with passwords, in {run.data_dir / 'up.json'}")]
 
 

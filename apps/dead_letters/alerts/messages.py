@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.conf import settings
+
 from apps.dead_letters.models import Alert, AlertDigest, AlertRule
 from apps.dead_letters.models.alerts import Severity
 
 RANK = {severity: rank for rank, severity in enumerate(Severity.values)}
 LINES = 20  # alerts that a message names
 WORDS = 200  # characters of an alert's body in its line
+# Not reversed: a worker that sends them need not load the whole admin for it.
+HOME, PAGE = "/admin/", "/admin/dead_letters/alert/{}/change/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,9 @@ def of_alerts(alerts: Sequence[Alert], *, total: int) -> Message | None:
 
 def of_digest(digest: AlertDigest | None) -> Message | None:
     """Of a day."""
-    return Message(f"Redrive: digest of {digest.day}", digest.words) if digest else None
+    if digest is None:
+        return None
+    return Message(f"Redrive: digest of {digest.day}", "\n".join(filter(None, [digest.words, _link(HOME)])))
 
 
 def of_test(words: str) -> Message:
@@ -59,4 +65,10 @@ def test_of(rule: AlertRule | None, *, by: str) -> str:
 def _line(alert: Alert) -> str:
     ended = " (over by now)" if alert.state == Alert.State.ENDED else ""
     words = " ".join(alert.body.split())[:WORDS]
-    return f"- {alert.severity}: {alert.title}{ended}" + (f" - {words}" if words else "")
+    line = f"- {alert.severity}: {alert.title}{ended}" + (f" - {words}" if words else "")
+    return "\n  ".join(filter(None, [line, _link(PAGE.format(alert.pk))]))
+
+
+def _link(path: str) -> str:
+    url: str = settings.REDRIVE.public_url
+    return f"{url}{path}" if url else ""

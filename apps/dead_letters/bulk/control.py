@@ -65,8 +65,8 @@ def start(
         if stop_percent is not None:
             operation.stop_percent = _within(stop_percent, (1, 100), "stop_percent")
     operation.state, operation.started_at = bulk_states.HOLDING, Now()
-    operation.started_by = audit.name_of(actor)
-    operation.actor_id = getattr(actor, "pk", None)
+    for name, value in _answered_for_by(actor).items():
+        setattr(operation, name, value)
     operation.save()
     BulkOperation.objects.filter(pk=operation.pk).update(release_at=_in(HOLD))
     pace = {"rate": operation.rate, "max_in_flight": operation.max_in_flight, "canary": operation.canary}
@@ -89,15 +89,17 @@ def pause(operation_id: UUID, *, actor: Any = None, reason: str = "") -> BulkOpe
 
 @transaction.atomic
 def resume(operation_id: UUID, *, actor: Any = None, reason: str = "") -> BulkOperation:
-    """Go on after a pause; or after it stopped, with all that has failed so far let pass. Raises as `undo`."""
+    """Go on after a pause; or after it stopped, with all that has failed so far let pass. Raises as `undo`.
+
+    What is released from now on is decided in the name of whoever resumes it.
+    """
     operation = _locked(operation_id, actor)
+    fields = {"paced_at": Now(), **_answered_for_by(actor)}
     if operation.state == bulk_states.PAUSED:
-        return _move(operation_id, "resume", (bulk_states.PAUSED,), operation.resumes_in, actor, reason, paced_at=Now())
-    judged = {"judged_from": operation.ended, "judged_failed": operation.failed}
-    return _move(
-        operation_id, "resume", (bulk_states.STOPPED,), bulk_states.RUNNING, actor, reason,
-        paced_at=Now(), stop_reason="", **judged,
-    )  # fmt: skip
+        return _move(operation_id, "resume", (bulk_states.PAUSED,), operation.resumes_in, actor, reason, **fields)
+    judged = {"judged_from": operation.ended, "judged_failed": operation.failed, "stop_reason": ""}
+    stopped = (bulk_states.STOPPED,)
+    return _move(operation_id, "resume", stopped, bulk_states.RUNNING, actor, reason, **fields, **judged)
 
 
 @transaction.atomic
@@ -155,6 +157,10 @@ def _locked(operation_id: UUID, actor: Any) -> BulkOperation:
         raise OperationNotFound()
     require(actor, PERMISSIONS[Action(operation.action)])
     return operation
+
+
+def _answered_for_by(actor: Any) -> dict[str, Any]:
+    return {"started_by": audit.name_of(actor), "actor_id": getattr(actor, "pk", None)}
 
 
 def _needs_state(operation: BulkOperation, states: Sequence[str]) -> None:

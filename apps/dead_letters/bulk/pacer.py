@@ -5,11 +5,13 @@ tick, of whichever clock, goes on where the last one committed.
 """
 
 import math
+import time
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
+from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 
 from apps.access import audit
@@ -17,7 +19,7 @@ from apps.core import failpoints
 from apps.core.errors import RedriveError
 from apps.dead_letters import bulk_states, decisions
 from apps.dead_letters.bulk.control import give_back
-from apps.dead_letters.bulk.plan import DISABLED, SOURCE_STATE, Action, count
+from apps.dead_letters.bulk.plan import DISABLED, PERMISSIONS, SOURCE_STATE, Action, count
 from apps.dead_letters.models import BulkItem, BulkOperation, DeadLetter
 
 log = structlog.get_logger(__name__)
@@ -26,6 +28,7 @@ EVERY = 0.5  # seconds between two ticks
 UNWANTED = timedelta(hours=1)  # after which a counted operation that nobody has started gives its groups back
 MOST_AT_ONCE = 1000  # letters of one tick
 LONGEST_GAP = 2.0  # seconds that a tick makes up for, beside those of one letter: a clock that was away starts gently
+COUNTED_AT_ONCE = 1.5  # seconds of one tick
 LEAST_JUDGED = 10  # ended items before the share of failures means anything
 
 # OFFSET 0: from the items that are in flight to their letters, one by one. Postgres, which takes these for many more
@@ -55,7 +58,7 @@ def tick() -> int:
     """Let every active operation do its next step; how many did something."""
     settle()
     active = BulkOperation.objects.filter(state__in=bulk_states.ACTIVE).order_by("pk").values_list("pk", flat=True)
-    return sum(_step(operation_id) for operation_id in list(active))
+    return sum(_steps(operation_id) for operation_id in list(active))
 
 
 @transaction.atomic
@@ -69,6 +72,17 @@ def settle() -> None:
         cursor.execute(_SETTLE, [list(column) for column in zip(*ended, strict=True)])
         for operation_id, succeeded, failed, cancelled in cursor.fetchall():
             cursor.execute(_COUNT_ENDED, [succeeded, failed, cancelled, operation_id])
+
+
+def _steps(operation_id: UUID) -> bool:
+    until = time.monotonic() + COUNTED_AT_ONCE
+    did = _step(operation_id)
+    # A chunk is a transaction of its own: one that held the groups of the last while it takes more could deadlock.
+    while (
+        did and time.monotonic() < until and BulkOperation.objects.filter(pk=operation_id, state=bulk_states.COUNTING)
+    ):
+        did = _step(operation_id)
+    return did
 
 
 def _step(operation_id: UUID) -> bool:
@@ -119,11 +133,20 @@ def _advance(operation: BulkOperation, now: datetime) -> bool:
             return _end(operation, bulk_states.CANCELLED, now, "Nobody started it within an hour.")
         case bulk_states.HOLDING if operation.release_at is not None and operation.release_at <= now:
             _enter(operation, bulk_states.CANARY if operation.canary else bulk_states.RUNNING, paced_at=now)
-            _release(operation, now)
-            return True
+            return _is_barred(operation) or _release(operation, now)
         case bulk_states.CANARY | bulk_states.RUNNING:
-            return _judge(operation, now) or _release(operation, now)
+            return _judge(operation, now) or _is_barred(operation) or _release(operation, now)
     return False
+
+
+def _is_barred(operation: BulkOperation) -> bool:
+    """Whether it stops, for the person who lets it run may not do so any more."""
+    if operation.actor_id is None or not operation.pending:  # of the command line, or with nothing left to decide
+        return False
+    person = get_user_model().objects.filter(pk=operation.actor_id).first()
+    if person is not None and person.has_perm(PERMISSIONS[Action(operation.action)]):  # which nobody inactive has
+        return False
+    return _stop(operation, f"{operation.started_by} may not do this any more. Whoever lets it go on answers for it.")
 
 
 def _judge(operation: BulkOperation, now: datetime) -> bool:

@@ -4,7 +4,6 @@ The letters that matched when it was made are its items; later ones are none of 
 kept for it: of two operations on one group the second is refused, or leaves that group out.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -35,8 +34,7 @@ RATES = {Action.REDRIVE: 20.0, Action.DISCARD: 1000.0, Action.RESTORE: 1000.0}  
 MOST_ACTIVE = 50
 MOST_GROUPS = 1000  # that are named one by one; a query may cover more
 DISABLED = "its API key is disabled"  # why letters are left alone
-CHUNK = 20_000  # letters of one statement
-SECONDS_AT_ONCE = 1.5  # of one tick of the clock
+CHUNK = 20_000  # letters that are frozen at once
 
 _FREEZE = """
 WITH c AS MATERIALIZED ({letters}),
@@ -108,14 +106,12 @@ def create(
 
 
 def count(operation: BulkOperation) -> bool:
-    """Freeze items for a moment, and once there are no more, say what they are; whether that is so now.
+    """Freeze the next items, and once there are no more, say what they are; whether that is so now.
 
     The caller holds the operation's row, and moves it then.
     """
-    until = time.monotonic() + SECONDS_AT_ONCE
-    while _freeze(operation) == CHUNK:
-        if time.monotonic() > until:
-            return False
+    if _freeze(operation) == CHUNK:
+        return False
     operation.breakdown, operation.cost_nusd = estimate.of(operation)
     operation.counted_at = Now()
     operation.save(update_fields=["breakdown", "cost_nusd", "counted_at"])

@@ -48,6 +48,14 @@ def test_databases_alone_show_no_secret(tmp_path):
     assert run.secrets["postgres_password"] not in text
 
 
+def test_what_listens_nowhere_is_on_no_screen(tmp_path):
+    only = ("postgres", "valkey", "clock", "worker")
+    run = plan.make_run(Options(data_dir=tmp_path, only=only), tmp_path, {})
+    text = screen.text(run)
+    assert str(run.ports["valkey"]) in text
+    assert "clock" not in text
+
+
 def test_up_json_has_its_agreed_fields(run):
     content = up_content(run, {"supervisor": 1, "web": 2})
     assert set(content) == {
