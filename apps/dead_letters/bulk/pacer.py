@@ -144,9 +144,11 @@ def _is_barred(operation: BulkOperation) -> bool:
     if operation.actor_id is None or not operation.pending:  # of the command line, or with nothing left to decide
         return False
     person = get_user_model().objects.filter(pk=operation.actor_id).first()
-    if person is not None and person.has_perm(PERMISSIONS[Action(operation.action)]):  # which nobody inactive has
+    # Nobody inactive has a permission; who is not of the staff has no way in to use one.
+    if person is not None and person.is_staff and person.has_perm(PERMISSIONS[Action(operation.action)]):
         return False
-    return _stop(operation, f"{operation.started_by} may not do this any more. Whoever lets it go on answers for it.")
+    why = f"{operation.started_by} may not do this any more. Whoever lets it go on answers for it."
+    return _stop(operation, why, resumes_in=operation.state)
 
 
 def _judge(operation: BulkOperation, now: datetime) -> bool:
@@ -254,8 +256,8 @@ def _enter(operation: BulkOperation, target: str, **fields: Any) -> bool:
     return True
 
 
-def _stop(operation: BulkOperation, why: str) -> bool:
-    _enter(operation, bulk_states.STOPPED, stop_reason=why)
+def _stop(operation: BulkOperation, why: str, *, resumes_in: str = "") -> bool:
+    _enter(operation, bulk_states.STOPPED, stop_reason=why, resumes_in=resumes_in)
     audit.record("stop", operation, actor=audit.CLOCK, reason=why, after={"state": operation.state})
     return True
 
