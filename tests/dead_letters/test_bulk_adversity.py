@@ -19,7 +19,7 @@ from apps.tasks.kinds import Call
 from apps.tasks.models import Task, TaskPayload
 from tests.conftest import MakeKey
 from tests.dead_letters.conftest import MakeLetter
-from tests.dead_letters.operations import Letters, begun, counted, end, states_of, tick
+from tests.dead_letters.operations import Letters, age_of, begun, counted, end, states_of, tick
 from tests.dead_letters.test_triage import broken, person
 from tests.tasks.conftest import MakeKind
 
@@ -125,6 +125,16 @@ def test_what_failed_again_while_nobody_answered_for_it_is_not_let_pass(
     tick(operation, seconds=60)
     assert (operation.state, operation.released, operation.failed) == ("stopped", 10, 10)
     assert "10 of 10" in operation.stop_reason
+
+
+def test_what_was_counted_late_waits_its_hour_for_a_start_all_the_same(letters: Letters) -> None:
+    operation = plan.create("redrive", query="state:open")
+    DeadLetter.objects.update(created_at=operation.created_at - timedelta(hours=3))
+    age_of(operation, "created_at", 2 * 3600)  # the clock was away
+    assert tick(operation).state == "ready"
+    assert tick(operation).state == "ready"
+    age_of(operation, "counted_at", 3601)
+    assert tick(operation).state == "cancelled"
 
 
 @pytest.mark.parametrize(

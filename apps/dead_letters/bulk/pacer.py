@@ -129,7 +129,7 @@ def _advance(operation: BulkOperation, now: datetime) -> bool:
             if not operation.pending:
                 return _end(operation, bulk_states.DONE, now, "No letter was left to decide.")
             return _enter(operation, bulk_states.READY)
-        case bulk_states.READY if (operation.started_at or operation.created_at) < now - UNWANTED:
+        case bulk_states.READY if _ready_since(operation) < now - UNWANTED:
             return _end(operation, bulk_states.CANCELLED, now, "Nobody started it within an hour.")
         case bulk_states.HOLDING if operation.release_at is not None and operation.release_at <= now:
             _enter(operation, bulk_states.CANARY if operation.canary else bulk_states.RUNNING, paced_at=now)
@@ -137,6 +137,11 @@ def _advance(operation: BulkOperation, now: datetime) -> bool:
         case bulk_states.CANARY | bulk_states.RUNNING:
             return _judge(operation, now) or _is_barred(operation) or _release(operation, now)
     return False
+
+
+def _ready_since(operation: BulkOperation) -> datetime:
+    """Not since it was made: a clock that was away counts it late."""
+    return operation.started_at or operation.counted_at or operation.created_at
 
 
 def _is_barred(operation: BulkOperation) -> bool:
