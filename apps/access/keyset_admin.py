@@ -176,7 +176,10 @@ def _cursor(text: str | None, parse: Callable[[str], Any], *, by_id: bool) -> tu
     try:
         if "\0" in text:
             raise ValueError("NUL")
-        return None if by_id else datetime.fromisoformat(time.replace(" ", "+")), parse(row_id)
+        moment = None if by_id else datetime.fromisoformat(time.replace(" ", "+"))
+        if moment is not None and moment.tzinfo is None:
+            raise ValueError("a moment without its zone is none")
+        return moment, parse(row_id)
     except (ValueError, ValidationError) as error:
         raise IncorrectLookupParameters(error) from error
 

@@ -55,7 +55,7 @@ class RedriveSettings(BaseSettings):
         default_factory=list, repr=False, description="Fernet keys, comma separated: the first encrypts, all decrypt"
     )
     allowed_hosts: CommaSeparated = Field(LOOPBACK_HOSTS, description="host names the admin answers to")
-    public_url: str = Field("", description="https://... under which people reach the admin: alerts link to it")
+    public_url: str = Field("", description="https://host of the gateway as people reach it: alerts link to its admin")
     csrf_trusted_origins: CommaSeparated = Field(default_factory=list, description="https://... of the admin")
     secure_cookies: bool = Field(False, description="cookies over https only; set it behind TLS")
     trusted_proxies: int = Field(0, ge=0, le=10, description="reverse proxies in front: X-Forwarded-For hops to trust")
@@ -112,7 +112,10 @@ class RedriveSettings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        return _with_scheme(value, "https", "http").rstrip("/")
+        value = _with_scheme(value, "https", "http").removesuffix("/")
+        if value and not re.fullmatch(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?", value):
+            raise ValueError("it is https:// or http://, a host, and a port if it needs one; /admin/ is added")
+        return value
 
     @field_validator("redis_url")
     @classmethod

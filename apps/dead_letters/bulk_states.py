@@ -29,7 +29,7 @@ PAUSED: Final = "paused"
 
 STOPPED: Final = "stopped"
 """By itself: a canary, or too many of the others, failed again, or who let it run may not do so any more. A person lets
-it go on or cancels it."""
+it go on or cancels it; after the last of these it goes on where it was, its canaries first."""
 
 DONE: Final = "done"
 """Final: every item was released or skipped, and what was released has ended."""
@@ -51,7 +51,7 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     CANARY: frozenset({RUNNING, STOPPED, PAUSED, DONE, CANCELLED}),
     RUNNING: frozenset({STOPPED, PAUSED, DONE, CANCELLED}),
     PAUSED: frozenset({CANARY, RUNNING, CANCELLED}),
-    STOPPED: frozenset({RUNNING, CANCELLED}),
+    STOPPED: frozenset({CANARY, RUNNING, CANCELLED}),
     DONE: frozenset(),
     CANCELLED: frozenset(),
 }

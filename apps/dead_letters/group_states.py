@@ -19,7 +19,8 @@ SNOOZED: Final = "snoozed"
 """Not to be seen until a time, or until it has failed so many times more."""
 
 RESOLVED: Final = "resolved"
-"""Done with: by a person, or by the clock once no letter is open and every redriven task has ended."""
+"""Done with: by a person, or by the clock once no letter is open and every redriven task has ended. Letters that are
+restored open it again."""
 
 REGRESSED: Final = "regressed"
 """It was resolved and has failed again."""

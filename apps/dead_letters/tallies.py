@@ -50,7 +50,7 @@ UPDATE dead_letters_failuregroup g SET
               ELSE greatest(g.last_seen, s.last) END
 FROM sums s
 WHERE g.fingerprint = s.group_id
-RETURNING g.fingerprint
+RETURNING g.fingerprint, s.discarded < 0
 """
 # What a fold or the time has made of groups: (the state to come to, why, the condition).
 _REGRESSED = (group_states.REGRESSED, "it fails again", "g.state = 'resolved' AND g.last_seen > g.state_changed_at")
@@ -65,6 +65,9 @@ _SETTLED = (
     "g.state <> 'resolved' AND g.open_count = 0 AND g.died_count > 0 "
     "AND g.redriven_count = g.succeeded_count + g.failed_count + g.cancelled_count",
 )
+_RESTORED = (
+    group_states.OPEN, "letters of it were restored", "g.state = 'resolved' AND g.open_count > 0",
+)  # fmt: skip
 # A task may be dying while its group is resolved, in a transaction that began before: it is a regression all the same.
 _RESOLVED_AT = "greatest(g.last_seen, now() - interval '1 minute')"
 _MOVE = """
@@ -84,7 +87,10 @@ def fold() -> int:
         # One at a time: two would lock the same groups in orders of their own.
         cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [LOCK_CLASS])
         cursor.execute(_FOLD, {"batch": BATCH, "no_key": NO_KEY})
-        touched = [row[0] for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+    touched, restored = [row[0] for row in rows], [row[0] for row in rows if row[1]]
+    if restored:
+        _move(*_RESTORED, among=restored)
     if touched:
         _move(*_SETTLED, among=touched)
         _move(*_REGRESSED, among=touched)

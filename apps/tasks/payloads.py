@@ -51,12 +51,13 @@ class Revision(NamedTuple):
 def present(task_id: UUID, *, actor: Any = None, reason: str = "") -> tuple[int, Json]:
     """The number of the last revision and its arguments in the kind's present version. The look is audited.
 
-    Raises TaskNotFound, PermissionDenied; Conflict where no code of today knows its kind.
+    Raises TaskNotFound, PermissionDenied; Conflict where no code of today knows its kind, or nobody may edit it.
     """
     require(actor, MAY_EDIT)
     task = Task.objects.filter(pk=task_id).first()
     if task is None:
         raise TaskNotFound()
+    _refuse_ours(task.kind)
     audit.record("reveal", task, actor=actor, reason=reason)
     last = _last(task)
     return last.revision, _upcast(task, last.body)
@@ -112,11 +113,13 @@ def compare(task_id: UUID, *, text: str, actor: Any = None) -> str:
 def revise(task_id: UUID, *, text: str, revision: int) -> Change:
     """Write a dead task's next revision: JSON text of its kind's arguments, made of the revision that was edited.
 
-    The caller has checked who may. Raises TaskNotFound (gone, or not dead), RevisionIsOld, InvalidRequest.
+    The caller has checked who may. Raises TaskNotFound (gone, or not dead), RevisionIsOld, InvalidRequest; Conflict as
+    `present`.
     """
     task = Task.objects.select_for_update().filter(pk=task_id, state=states.DEAD).first()
     if task is None:
         raise TaskNotFound()
+    _refuse_ours(task.kind)
     last = _last(task)
     if last.revision != revision:
         raise RevisionIsOld()
@@ -133,6 +136,20 @@ def revise(task_id: UUID, *, text: str, revision: int) -> Change:
     return Change(
         {"revision": revision, **_sizes(before, changed)}, {"revision": revision + 1, **_sizes(args, changed)}
     )
+
+
+def is_ours(kind: str) -> bool:
+    """Whether nobody may edit arguments of this kind: a delivery's, or a notification's.
+
+    They name an event or a channel by its id, and whoever wrote them could send any event again, or their own words to
+    any channel, without the permissions for that.
+    """
+    return kind in kinds.silent()
+
+
+def _refuse_ours(kind: str) -> None:
+    if is_ours(kind):
+        raise Conflict(f"What a {kind} is about is not for people to write. Redrive it as it is.")
 
 
 def _checked(kind: kinds.Kind, text: str) -> Json:

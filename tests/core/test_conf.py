@@ -184,6 +184,15 @@ def test_what_the_gateway_cannot_serve_without_is_named() -> None:
         ("REDRIVE_DATABASE_URL", "mysql://x"),
         ("REDRIVE_REDIS_URL", "http://x"),
         ("REDRIVE_ENCRYPTION_KEYS", "xyz"),
+        ("REDRIVE_PUBLIC_URL", "https://"),
+        ("REDRIVE_PUBLIC_URL", "https://redrive.test/admin/"),
+        ("REDRIVE_PUBLIC_URL", "https://redrive.test?next=1"),
+        ("REDRIVE_PUBLIC_URL", "https://redrive.test#top"),
+        ("REDRIVE_PUBLIC_URL", "https://user:word@redrive.test"),
+        ("REDRIVE_PUBLIC_URL", "https://redrive.test/\nSee also: https://evil.test"),
+        ("REDRIVE_PUBLIC_URL", "https://redrive.test:port"),
+        ("REDRIVE_PUBLIC_URL", "https://[redrive.test"),
+        ("REDRIVE_PUBLIC_URL", "redrive.test"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_at_the_start(
@@ -192,3 +201,9 @@ def test_a_value_that_cannot_work_is_refused_at_the_start(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=name):
         conf.load()
+
+
+@pytest.mark.parametrize("value", ["https://redrive.test", "http://127.0.0.1:8000/", "https://[::1]:8443"])
+def test_a_public_url_is_where_the_gateway_is(put: Put, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("REDRIVE_PUBLIC_URL", value)
+    assert conf.load().public_url == value.rstrip("/")

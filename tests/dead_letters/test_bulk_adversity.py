@@ -19,8 +19,8 @@ from apps.tasks.kinds import Call
 from apps.tasks.models import Task, TaskPayload
 from tests.conftest import MakeKey
 from tests.dead_letters.conftest import MakeLetter
-from tests.dead_letters.operations import Letters, begun, counted, end, states_of, tick
-from tests.dead_letters.test_triage import broken, person
+from tests.dead_letters.operations import Letters, age_of, begun, counted, end, states_of, tick
+from tests.dead_letters.test_triage import broken
 from tests.tasks.conftest import MakeKind
 
 pytestmark = pytest.mark.django_db
@@ -56,36 +56,14 @@ def test_what_nobody_could_run_is_skipped_by_a_redrive_and_taken_by_a_discard(
     assert {tuple(row) for row in discard.breakdown["key"]} == {("no API key", 31), (str(of_key.api_key), 1)}
 
 
-@pytest.mark.parametrize("change", ["deleted", "forbidden", "inactive"])
-@pytest.mark.parametrize("when", ["holding", "running"])
-def test_an_operation_stops_once_who_started_it_may_not_do_so_until_another_answers_for_it(
-    letters: Letters, django_user_model: Any, change: str, when: str
-) -> None:
-    starter, another = (person(django_user_model, "redrive_bulkoperation") for _ in range(2))
-    operation = counted(query="state:open", actor=starter)
-    control.start(operation.pk, canary=0, rate=1, actor=starter, reason="mended")
-    name = starter.username
-    if when == "running":
-        tick(operation, seconds=11)
-        assert tick(operation, seconds=2).released == 2
-    before = operation.released
-    match change:
-        case "deleted":
-            starter.delete()
-        case "forbidden":
-            starter.user_permissions.clear()
-        case _:
-            django_user_model.objects.filter(username=name).update(is_active=False)
-    tick(operation, seconds=11)
-    assert (operation.state, operation.released) == ("stopped", before)
-    assert operation.stop_reason.startswith(f"{name} may not do this any more.")
-    control.resume(operation.pk, actor=another)
-    control.change_pace(operation.pk, rate=100, actor=another)
-    tick(operation, seconds=60)
-    assert (operation.state, operation.released, operation.started_by) == ("running", 30, another.username)
-    entries = AuditEntry.objects.filter(action="redrive").values_list("actor", "reason")
-    assert sorted(entries) == sorted([(name, "mended")] * before + [(another.username, "mended")] * (30 - before))
-    assert operation.pk in set(DeadLetter.objects.values_list("operation_id", flat=True))
+def test_what_was_counted_late_waits_its_hour_for_a_start_all_the_same(letters: Letters) -> None:
+    operation = plan.create("redrive", query="state:open")
+    DeadLetter.objects.update(created_at=operation.created_at - timedelta(hours=3))
+    age_of(operation, "created_at", 2 * 3600)  # the clock was away
+    assert tick(operation).state == "ready"
+    assert tick(operation).state == "ready"
+    age_of(operation, "counted_at", 3601)
+    assert tick(operation).state == "cancelled"
 
 
 @pytest.mark.parametrize(

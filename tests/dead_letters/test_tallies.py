@@ -170,7 +170,7 @@ def test_a_group_is_resolved_once_nothing_is_open_and_all_that_was_redriven_has_
     entry = AuditEntry.objects.latest("at")
     assert (entry.actor, entry.action, entry.before) == ("clock", "resolved", {"state": "for_review"})
     triage.restore(letters[5].pk)
-    assert state_of(letters[0]) == "resolved"  # that is no failure
+    assert state_of(letters[0]) == "open"  # there is work again, but that is no failure
 
 
 def test_a_redriven_task_that_dies_again_keeps_or_brings_its_group_back(letters: Letters) -> None:
@@ -225,3 +225,15 @@ def test_a_fold_that_fails_loses_no_tally(letters: Letters) -> None:
     assert GroupTally.objects.count() == before > 0
     assert not GroupHour.objects.exists()
     assert counts(group) == {"died": 30, "open": 30}
+
+
+def test_a_group_whose_letters_are_restored_is_worked_on_again(letters: Letters) -> None:
+    for letter in letters:
+        triage.discard(letter.pk, reason="by mistake")
+    assert state_of(letters[0]) == "resolved"
+    triage.restore(letters[0].pk)
+    assert state_of(letters[0]) == "open"
+    assert AuditEntry.objects.filter(action="open", object_id=letters[0].group_id).count() == 1
+    grouping.resolve(letters[0].group_id)
+    triage.discard(letters[0].pk, reason="no mistake")
+    assert state_of(letters[0]) == "resolved"

@@ -64,7 +64,7 @@ def context(request: HttpRequest, letter: DeadLetter) -> dict[str, Any]:
         "is_open": letter.state == states.OPEN,
         "may_redrive": request.user.has_perm(triage.MAY_REDRIVE),
         "may_discard": request.user.has_perm(triage.MAY_DISCARD),
-        "may_edit": request.user.has_perm(triage.MAY_EDIT),
+        "may_edit": request.user.has_perm(triage.MAY_EDIT) and not payloads.is_ours(letter.kind),
         "may_reveal": request.user.has_perm(operate.MAY_REVEAL),
     }  # fmt: skip
 

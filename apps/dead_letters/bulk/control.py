@@ -91,15 +91,18 @@ def pause(operation_id: UUID, *, actor: Any = None, reason: str = "") -> BulkOpe
 def resume(operation_id: UUID, *, actor: Any = None, reason: str = "") -> BulkOperation:
     """Go on after a pause; or after it stopped, with all that has failed so far let pass. Raises as `undo`.
 
-    What is released from now on is decided in the name of whoever resumes it.
+    What is released from now on is decided in the name of whoever resumes it. Where it stopped for want of somebody who
+    may, it goes on as after a pause: its canaries are still to be tried, and nobody was told of any failure.
     """
     operation = _locked(operation_id, actor)
     fields = {"paced_at": Now(), **_answered_for_by(actor)}
     if operation.state == bulk_states.PAUSED:
         return _move(operation_id, "resume", (bulk_states.PAUSED,), operation.resumes_in, actor, reason, **fields)
-    judged = {"judged_from": operation.ended, "judged_failed": operation.failed, "stop_reason": ""}
-    stopped = (bulk_states.STOPPED,)
-    return _move(operation_id, "resume", stopped, bulk_states.RUNNING, actor, reason, **fields, **judged)
+    fields["stop_reason"] = ""
+    if not operation.resumes_in:
+        fields |= {"judged_from": operation.ended, "judged_failed": operation.failed}
+    target = operation.resumes_in or bulk_states.RUNNING
+    return _move(operation_id, "resume", (bulk_states.STOPPED,), target, actor, reason, **fields)
 
 
 @transaction.atomic

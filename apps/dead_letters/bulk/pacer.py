@@ -129,7 +129,7 @@ def _advance(operation: BulkOperation, now: datetime) -> bool:
             if not operation.pending:
                 return _end(operation, bulk_states.DONE, now, "No letter was left to decide.")
             return _enter(operation, bulk_states.READY)
-        case bulk_states.READY if (operation.started_at or operation.created_at) < now - UNWANTED:
+        case bulk_states.READY if _ready_since(operation) < now - UNWANTED:
             return _end(operation, bulk_states.CANCELLED, now, "Nobody started it within an hour.")
         case bulk_states.HOLDING if operation.release_at is not None and operation.release_at <= now:
             _enter(operation, bulk_states.CANARY if operation.canary else bulk_states.RUNNING, paced_at=now)
@@ -139,14 +139,21 @@ def _advance(operation: BulkOperation, now: datetime) -> bool:
     return False
 
 
+def _ready_since(operation: BulkOperation) -> datetime:
+    """Not since it was made: a clock that was away counts it late."""
+    return operation.started_at or operation.counted_at or operation.created_at
+
+
 def _is_barred(operation: BulkOperation) -> bool:
     """Whether it stops, for the person who lets it run may not do so any more."""
     if operation.actor_id is None or not operation.pending:  # of the command line, or with nothing left to decide
         return False
     person = get_user_model().objects.filter(pk=operation.actor_id).first()
-    if person is not None and person.has_perm(PERMISSIONS[Action(operation.action)]):  # which nobody inactive has
+    # Nobody inactive has a permission; who is not of the staff has no way in to use one.
+    if person is not None and person.is_staff and person.has_perm(PERMISSIONS[Action(operation.action)]):
         return False
-    return _stop(operation, f"{operation.started_by} may not do this any more. Whoever lets it go on answers for it.")
+    why = f"{operation.started_by} may not do this any more. Whoever lets it go on answers for it."
+    return _stop(operation, why, resumes_in=operation.state)
 
 
 def _judge(operation: BulkOperation, now: datetime) -> bool:
@@ -254,8 +261,8 @@ def _enter(operation: BulkOperation, target: str, **fields: Any) -> bool:
     return True
 
 
-def _stop(operation: BulkOperation, why: str) -> bool:
-    _enter(operation, bulk_states.STOPPED, stop_reason=why)
+def _stop(operation: BulkOperation, why: str, *, resumes_in: str = "") -> bool:
+    _enter(operation, bulk_states.STOPPED, stop_reason=why, resumes_in=resumes_in)
     audit.record("stop", operation, actor=audit.CLOCK, reason=why, after={"state": operation.state})
     return True
 

@@ -16,8 +16,8 @@ class BulkOperation(models.Model):
     """A redrive, discard or restore of all letters that matched when it was made. The clock runs it.
 
     groups, query, source: what matched, all at once; `query` in the words of `search`, `source` an operation whose
-    discards are restored. started_by, actor_id: in whose name it decides: who started it, or resumed it last. Counts
-    are of its items.
+    discards are restored. started_by, actor_id: in whose name it decides: who started it, or resumed it last.
+    resumes_in: also of a stop for want of somebody who may; empty after any other. Counts are of its items.
     """
 
     class Action(models.TextChoices):
