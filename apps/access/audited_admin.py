@@ -117,8 +117,8 @@ class Decisions:
         return response
 
     def _page(self, request: HttpRequest, row: models.Model, template: str, context: dict[str, Any]) -> HttpResponse:
-        shared = {**self.admin_site.each_context(request), "opts": self.opts, "back_url": self.change_url(row)}
-        return TemplateResponse(request, template, {**shared, **context})
+        own = {"opts": self.opts, "back_url": self.change_url(row), "subject": str(row)}
+        return TemplateResponse(request, template, {**self.admin_site.each_context(request), **own, **context})
 
     def change_url(self, row: models.Model) -> str:
         """The address of the row's page."""

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.text import capfirst
 from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter, RelatedDropdownFilter
 from unfold.decorators import display
 from unfold.views import ChangeList
@@ -53,6 +54,10 @@ def read_page(queryset: "QuerySet[Any]", *, field: str, size: int, asked: Mappin
 
 class KeysetChangeList(ChangeList):
     """A page is found through the index on (time, id), whichever page it is: `?older=<time>_<id>`, or by `<id>`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = capfirst(self.opts.verbose_name_plural)  # Django's is an order to select one, to whoever may not
 
     def get_filters_params(self, params: Any = None) -> Any:
         """The filters without the page."""

@@ -139,6 +139,11 @@ class AuditEntry(models.Model):
     def __str__(self) -> str:
         return f"{self.actor} {self.action} {self.object_name}"
 
+    @property
+    def said(self) -> list[tuple[str, Any]]:
+        """What it set, without texts that are empty."""
+        return [(name, value) for name, value in (self.after or {}).items() if value != ""]
+
 
 class OperatorToken(AbstractAuthToken):  # type: ignore[misc]
     """A script's way into the operators' REST API, with the rights of its person. Only its SHA-512 is stored."""

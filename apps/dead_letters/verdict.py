@@ -96,7 +96,7 @@ def _now(state: Health) -> str:
     if state.healthy_since is not None:
         return f"this provider has been healthy since {_moment(state.healthy_since)}"
     if state.last_failure is not None:
-        return f"this provider still failed {ago(state.last_failure)}"
+        return f"this provider last failed {ago(state.last_failure)}, and no call of it has succeeded since"
     return "this provider was not called lately"
 
 

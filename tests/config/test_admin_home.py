@@ -87,7 +87,7 @@ def test_the_home_shows_numbers_charts_and_breakers(
         "432 ms",
         upstream_row.provider.name,
         upstream_row.model,
-        "All providers are in use",
+        "No breaker is open: every provider is called.",
     ):
         assert shown in html
     assert html.count('<svg class="rd-chart"') == 4

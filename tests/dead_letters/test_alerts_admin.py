@@ -248,3 +248,8 @@ def test_a_rule_that_ships_is_changed_and_disabled_not_renamed_or_deleted(admin_
     rule.refresh_from_db()
     assert (rule.name in rules.DEFAULTS, rule.event, rule.threshold, rule.enabled) == (True, "rate", 7, False)
     assert admin_client.post(url("alertrule_delete", rule), {"post": "yes"}).status_code == 403
+
+
+def test_words_that_are_cut_short_say_so(admin_client: Client) -> None:
+    an_alert(body="Rate limit reached. " * 20)
+    assert "limit reached.…</span>" in admin_client.get(LIST).content.decode()

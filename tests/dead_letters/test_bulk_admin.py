@@ -197,3 +197,24 @@ def test_what_the_list_offers_to_decide_is_what_it_shows(
     assert "instead of by days" in html
     link = "?q=" + quote('project:"a b" state:open')
     assert link in admin_client.get(reverse("admin:dead_letters_deadletter_change", args=[mine.pk])).content.decode()
+
+
+def test_after_an_undo_there_is_one_place_to_set_the_pace(admin_client: Client, operation: BulkOperation) -> None:
+    control.start(operation.pk)
+    assert "Change the pace" in admin_client.get(page(operation)).content.decode()
+    control.undo(operation.pk)
+    html = admin_client.get(page(operation)).content.decode()
+    assert "Change the pace" not in html  # the form that starts it has the pace
+    assert html.count('name="rate"') == 1
+
+
+def test_what_was_done_leaves_out_what_is_empty(admin_client: Client, operation: BulkOperation) -> None:
+    html = " ".join(admin_client.get(page(operation)).content.decode().split())
+    assert "action: redrive, groups: 1" in html
+    assert "query:" not in html
+
+
+def test_an_empty_list_says_once_that_it_is_empty(admin_client: Client) -> None:
+    html = admin_client.get(LIST).content.decode()
+    assert "Nobody has made a bulk operation yet" in html
+    assert "No results found" not in html

@@ -242,3 +242,8 @@ def test_all_on_the_home_are_those_that_it_counts(admin_client: Client, groups: 
     assert "All 2 groups" in home.content.decode()
     admin_client.post(ACT, {"act": "redrive", "all": "1", "tab": "urgent", "back": "home"})
     assert BulkOperation.objects.get().groups == sorted(row.pk for row in groups[1:])
+
+
+@pytest.mark.parametrize("action", ["assign", "snooze", "resolve", "note", "hold"])
+def test_a_decision_says_which_group_it_is_about(admin_client: Client, groups: list[FailureGroup], action: str) -> None:
+    assert str(groups[0]) in admin_client.get(page(groups[0], action)).content.decode()

@@ -175,3 +175,28 @@ def test_the_error_of_more_than_a_hundred_attempts_is_that_of_the_last(
     )
     failure = admin_client.get(page(letter)).context["failure"]
     assert failure.message == "It does not fit."
+
+
+@pytest.mark.parametrize("action", ["redrive", "discard", "edit"])
+def test_a_decision_says_which_letter_it_is_about(admin_client: Client, make_letter: MakeLetter, action: str) -> None:
+    letter = make_letter()
+    html = admin_client.get(page(letter, action)).content.decode()
+    assert html.count(str(letter)) == 1
+
+
+@pytest.mark.parametrize("query", ["code:nothing-like-it", "no_such_term:1"])
+def test_a_search_that_finds_nothing_offers_to_decide_nothing(
+    admin_client: Client, make_letter: MakeLetter, query: str
+) -> None:
+    make_letter()
+    html = admin_client.get(LIST, {"q": query}).content.decode()
+    assert "Nothing matches." in html
+    assert "Create a new item" not in html  # nobody adds letters
+    assert reverse("admin:dead_letters_deadletter_act") not in html
+
+
+def test_a_list_is_called_what_it_lists(admin_client: Client, make_letter: MakeLetter) -> None:
+    make_letter()
+    html = admin_client.get(LIST).content.decode()
+    assert "Dead letters | Redrive" in html
+    assert "Select dead letter" not in html

@@ -75,7 +75,7 @@ def test_whether_the_provider_answers_again_is_read_from_the_newest_calls(
     call("succeeded", 50)
     assert "has been healthy since" in of(letter)
     call("failed", 40)
-    assert "this provider still failed 40 min ago" in of(letter)
+    assert "this provider last failed 40 min ago, and no call of it has succeeded since" in of(letter)
     call("succeeded", 30)
     call("succeeded", 20)
     call("cancelled", 10)

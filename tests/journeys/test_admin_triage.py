@@ -21,6 +21,9 @@ from tests.races import together
 
 __all__ = ["make_kind", "make_letter", "make_task"]
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+CUT_OFF = """[...document.querySelectorAll("#result_list td")]
+  .filter(cell => cell.scrollHeight > cell.clientHeight + 1 || cell.scrollWidth > cell.clientWidth + 1)
+  .map(cell => cell.className.split(" ")[0])"""
 PHONE = {"viewport": {"width": 390, "height": 844}}
 WORDS = "Write to Ms. Miller about her overdue invoice."
 TRACEBACK = (
@@ -87,7 +90,7 @@ def _of_every_state(operation: BulkOperation) -> list[BulkOperation]:
 
 
 @pytest.mark.parametrize("look", [{"color_scheme": "light"}, {**PHONE, "color_scheme": "dark"}], ids=["desk", "phone"])
-def test_no_page_complains_is_too_wide_or_keeps_anybody_out(
+def test_no_page_complains_is_too_wide_cuts_off_or_keeps_anybody_out(
     in_browser: InBrowser, letters: list[DeadLetter], look: dict[str, object]
 ) -> None:
     paths = pages_of(letters)
@@ -99,6 +102,7 @@ def test_no_page_complains_is_too_wide_or_keeps_anybody_out(
             page = visit.go(f"/admin/{path}")
             width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
             wrong += [f"{path}: {width} px too wide"] if width > 0 else []
+            wrong += [f"{path}: {name} is cut off" for name in page.evaluate(CUT_OFF)]
             wrong += [f"{path}: {one}" for one in grave_violations(page)]
             wrong += [f"{path}: {one}" for one in visit.complaints]
             visit.complaints.clear()

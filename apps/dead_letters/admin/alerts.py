@@ -9,6 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
+from django.utils.text import Truncator
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
@@ -100,7 +101,8 @@ class AlertAdmin(Decisions, KeysetModelAdmin):
     @display(description="what")
     def shown_title(self, alert: Alert) -> str:
         """With the first words of its body."""
-        return format_html('{}<br><span class="rd-quiet">{}</span>', alert.title, alert.body[:120])
+        words = Truncator(alert.body).chars(120)
+        return format_html('<span>{}<br><span class="rd-quiet">{}</span></span>', alert.title, words)
 
     @display(description="ended", empty_value="still so")
     def lasted(self, alert: Alert) -> Any:

@@ -11,6 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.shortcuts import redirect
 from django.urls import path, reverse
 from django.utils.html import format_html
+from django.utils.text import Truncator
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 
@@ -233,7 +234,10 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     def what(self, letter: DeadLetter) -> str:
         """The group's title and words."""
         group = related(letter, "group")
-        return format_html("{}<br><span>{}</span>", str(group), group.message[:200]) if group else letter.code
+        if group is None:
+            return letter.code
+        words = Truncator(group.message).chars(200)
+        return format_html('<span>{}<br><span class="rd-quiet">{}</span></span>', str(group), words)
 
     @display(description="then")
     def shown_outcome(self, letter: DeadLetter) -> str:
