@@ -7,13 +7,15 @@ from uuid import UUID
 import structlog
 from django.core.cache import caches
 from django.db import DataError, models
+from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication
 from rest_framework import exceptions
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.parsers import JSONParser
-from rest_framework.permissions import DjangoModelPermissions
+from rest_framework.permissions import SAFE_METHODS, DjangoModelPermissions
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 from rest_framework.throttling import SimpleRateThrottle
 
 from apps.access import operator_tokens
@@ -103,6 +105,19 @@ class StrictJson(JSONParser):
             raise exceptions.ParseError("The body is not JSON.") from None
 
 
+class KnownFilters(DjangoFilterBackend):  # type: ignore[misc]
+    """A view's filters. A slip in a name would list, and have a script decide, more than was meant: it is refused."""
+
+    def filter_queryset(self, request: Any, queryset: Any, view: Any) -> Any:
+        """What matches. Raises InvalidRequest for a parameter that a list or a page does not know."""
+        filters = getattr(self.get_filterset_class(view, queryset), "base_filters", {})
+        known = [*filters, NewestFirst.page_size_query_param, NewestFirst.cursor_query_param]
+        for name in request.query_params if request.method in SAFE_METHODS else ():
+            if name not in known and name != api_settings.URL_FORMAT_OVERRIDE:
+                raise errors.InvalidRequest(f"There is no such parameter. There are: {', '.join(known)}.", param=name)
+        return super().filter_queryset(request, queryset, view)
+
+
 class NewestFirst(CursorPagination):
     """Pages through an index, newest first, never counted.
 
@@ -117,6 +132,13 @@ class NewestFirst(CursorPagination):
     page_size_query_description = "Rows of a page: 50, at most 500."
     _places: tuple[str | None, str | None] = (None, None)  # previous, next
 
+    def get_page_size(self, request: Any) -> int:
+        """Rows of a page. Raises InvalidRequest."""
+        asked = request.query_params.get(self.page_size_query_param, "50")
+        if not (asked.isascii() and asked.isdigit() and int(asked[:9])):
+            raise errors.InvalidRequest(f"From 1 to {self.max_page_size}.", param=self.page_size_query_param)
+        return min(int(asked[:9]), self.max_page_size)
+
     def get_ordering(self, request: Any, queryset: Any, view: Any) -> tuple[str, ...]:
         """The view's own order, else that of the class; all of it downwards."""
         return tuple(getattr(view, "page_order", self.ordering))
@@ -125,7 +147,7 @@ class NewestFirst(CursorPagination):
         """One page, by one query. Raises NotFound for a cursor that was never given."""
         self.request, self.base_url = request, request.build_absolute_uri()
         order = self.get_ordering(request, queryset, view)
-        size = self.get_page_size(request) or self.page_size or 50
+        size = self.get_page_size(request)
         names = [name.removeprefix("-") for name in order]
         cursor = self.decode_cursor(request) or Cursor(offset=0, reverse=False, position=None)
         if cursor.position is not None:

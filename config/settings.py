@@ -184,7 +184,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {"person": "600/min", "stranger": "60/min"},
     "DEFAULT_PERMISSION_CLASSES": ["config.drf.ModelPermissions"],
     "DEFAULT_PAGINATION_CLASS": "config.drf.NewestFirst",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["config.drf.KnownFilters"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "config.drf.answer",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",

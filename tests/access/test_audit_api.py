@@ -84,6 +84,7 @@ def test_the_audit_is_for_those_who_may_look_and_nobody_changes_it(
     ("query", "status", "param"),
     [
         ("since=nonsense", 400, "since"),
+        ("form=json", 400, "form"),
         ("actor=%00", 400, "actor"),
         ("object_id=%00", 400, "object_id"),
         ("cursor=cD1ub25zZW5zZQ==", 404, None),

@@ -249,6 +249,10 @@ def test_a_post_of_a_session_needs_its_csrf_token(admin_user: Any, letter: DeadL
         ("?operation=nonsense", None, 400, "validation_error", "operation"),
         ("?until=nonsense", None, 400, "validation_error", "until"),
         ("?cursor=cD1ub25zZW5zZQ==", None, 404, "not_found", None),
+        ("?stat=open", None, 400, "validation_error", "stat"),
+        ("?limit=0", None, 400, "validation_error", "limit"),
+        ("?limit=-5", None, 400, "validation_error", "limit"),
+        ("?limit=many", None, 400, "validation_error", "limit"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_one_body(

@@ -7,14 +7,13 @@ from uuid import UUID
 import django_filters
 from django.db.models import QuerySet
 from django.urls import reverse
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.access.operator_api.decisions import DecisionBody, Strict, may, valid
-from apps.core.errors import InvalidRequest
 from apps.dead_letters import bulk_states
 from apps.dead_letters.bulk import control, plan
 from apps.dead_letters.errors import OperationNotFound
@@ -48,6 +47,12 @@ class OperationFilter(django_filters.FilterSet):  # type: ignore[misc]
     def by_group(self, rows: "QuerySet[BulkOperation]", name: str, value: str) -> "QuerySet[BulkOperation]":
         """Those that name the group."""
         return rows.filter(groups__contains=[value])
+
+
+class ItemFilter(django_filters.FilterSet):  # type: ignore[misc]
+    """Of an operation's letters."""
+
+    state = django_filters.ChoiceFilter(choices=[(state, state) for state in bulk_states.ITEM_STATES])
 
 
 class BulkViewSet(viewsets.ReadOnlyModelViewSet[BulkOperation]):
@@ -89,18 +94,12 @@ class BulkViewSet(viewsets.ReadOnlyModelViewSet[BulkOperation]):
         """One operation: what it is about, how far it is, what failed again."""
         return Response(OperationDetailSerializer(control.find(_id(kwargs["pk"]))).data)
 
-    @extend_schema(
-        responses=ItemSerializer(many=True),
-        parameters=[OpenApiParameter("state", enum=bulk_states.ITEM_STATES, description="Only those.")],
-    )
-    @action(detail=True, filter_backends=[])
+    @extend_schema(responses=ItemSerializer(many=True))
+    @action(detail=True, filterset_class=ItemFilter)
     def items(self, request: Request, pk: str) -> Response:
         """Its letters and what became of each, the newest letter first."""
-        rows = BulkItem.objects.filter(operation_id=control.find(_id(pk)).pk)
-        state = request.query_params.get("state", "")
-        if state and state not in bulk_states.ITEM_STATES:
-            raise InvalidRequest(f"It is one of {', '.join(bulk_states.ITEM_STATES)}.", param="state")
-        page: Any = self.paginate_queryset(rows.filter(state=state) if state else rows)  # type: ignore[arg-type]
+        rows: Any = BulkItem.objects.filter(operation_id=control.find(_id(pk)).pk)
+        page: Any = self.paginate_queryset(self.filter_queryset(rows))
         return self.get_paginated_response(ItemSerializer(page, many=True).data)
 
     @extend_schema(request=StartBody, responses=OperationSerializer)
