@@ -73,7 +73,7 @@ def progress(operation: BulkOperation) -> str:
     if operation.skipped:
         parts.append(f"{operation.skipped:,} skipped")
     if operation.state in bulk_states.RELEASING and found.seconds_left:
-        parts.append(f"{span(found.seconds_left)} left")
+        parts.append(f"at least {span(found.seconds_left)} left")
     return f"{operation.state}: {', '.join(parts)}"
 
 

@@ -103,7 +103,9 @@ class ReportSerializer(serializers.Serializer[Any]):
     """How far it is and what came of it."""
 
     percent = serializers.IntegerField(help_text="Of the letters that are decided, their redriven tasks ended.")
-    seconds_left = serializers.FloatField(allow_null=True, help_text="At the present pace.")
+    seconds_left = serializers.FloatField(
+        allow_null=True, help_text="At the present pace; longer where what is in flight holds it up."
+    )
     hold_left = serializers.FloatField(help_text="Seconds in which the start can be undone.")
     skips = SkipSerializer(many=True)
     failed_again = AgainSerializer(many=True)
