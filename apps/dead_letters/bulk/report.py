@@ -16,9 +16,9 @@ SHOWN = 20
 class Report:
     """Counts and causes. percent: of the items that are decided.
 
-    seconds_left: at the present pace, longer where what is in flight holds it up; None if unknown. hold_left: seconds in
-    which the start can be undone. failed_again: per group that redriven tasks died into (fingerprint, title, how many).
-    skips: (cause, how many).
+    seconds_left: at the present pace, longer where what is in flight holds it up; None if unknown. hold_left: seconds
+    in which the start can be undone. failed_again: per group that redriven tasks died into (fingerprint, title, how
+    many). skips: (cause, how many).
     """
 
     percent: int
