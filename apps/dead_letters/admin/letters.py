@@ -34,7 +34,7 @@ STATES = {"open": "danger", "redriven": "success", "discarded": "info"}
 class DeadLetterAdmin(Decisions, OwnedModelAdmin):
     """Tasks that failed for good and wait for a person."""
 
-    list_display = ("created_at", "shown_state", "kind", "code", "what", "project_name", "attempts", "shown_outcome")
+    list_display = ("created_at", "shown_state", "what", "project_name", "attempts", "shown_outcome")
     list_filter = (
         ("state", ChoicesDropdownFilter),
         KindFilter,
@@ -235,7 +235,7 @@ class DeadLetterAdmin(Decisions, OwnedModelAdmin):
         """The group's title and words."""
         group = related(letter, "group")
         if group is None:
-            return letter.code
+            return f"{letter.code} · {letter.kind}"
         words = Truncator(group.message).chars(200)
         return format_html('<span>{}<br><span class="rd-quiet">{}</span></span>', str(group), words)
 
