@@ -134,7 +134,7 @@ class NewestFirst(CursorPagination):
 
     def get_page_size(self, request: Any) -> int:
         """Rows of a page. Raises InvalidRequest."""
-        asked = request.query_params.get(self.page_size_query_param, "50")
+        asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
         if not (asked.isascii() and asked.isdigit() and int(asked[:9])):
             raise errors.InvalidRequest(f"From 1 to {self.max_page_size}.", param=self.page_size_query_param)
         return min(int(asked[:9]), self.max_page_size)

@@ -89,11 +89,11 @@ def fold() -> int:
         cursor.execute(_FOLD, {"batch": BATCH, "no_key": NO_KEY})
         rows = cursor.fetchall()
     touched, restored = [row[0] for row in rows], [row[0] for row in rows if row[1]]
-    if restored:
-        _move(*_RESTORED, among=restored)
     if touched:
         _move(*_SETTLED, among=touched)
         _move(*_REGRESSED, among=touched)
+    if restored:  # after that: what also fails again has regressed, and people are told
+        _move(*_RESTORED, among=restored)
     _move(*_AWAKE)
     return len(touched)
 

@@ -237,3 +237,15 @@ def test_a_group_whose_letters_are_restored_is_worked_on_again(letters: Letters)
     grouping.resolve(letters[0].group_id)
     triage.discard(letters[0].pk, reason="no mistake")
     assert state_of(letters[0]) == "resolved"
+
+
+def test_a_group_that_fails_again_while_letters_of_it_are_restored_is_regressed(
+    letters: Letters, make_letter: MakeLetter
+) -> None:
+    for letter in letters:
+        triage.discard(letter.pk, reason="by mistake")
+    assert state_of(letters[0]) == "resolved"
+    age(FailureGroup.objects.get(), hours=1)
+    triage.restore(letters[0].pk)
+    make_letter(kind=kinds.find(letters[0].kind))
+    assert state_of(letters[0]) == "regressed"

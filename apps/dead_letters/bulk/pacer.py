@@ -76,11 +76,10 @@ def settle() -> None:
 
 def _steps(operation_id: UUID) -> bool:
     until = time.monotonic() + COUNTED_AT_ONCE
+    counting = BulkOperation.objects.filter(pk=operation_id, state=bulk_states.COUNTING)
     did = _step(operation_id)
     # A chunk is a transaction of its own: one that held the groups of the last while it takes more could deadlock.
-    while (
-        did and time.monotonic() < until and BulkOperation.objects.filter(pk=operation_id, state=bulk_states.COUNTING)
-    ):
+    while did and time.monotonic() < until and counting.exists():
         did = _step(operation_id)
     return did
 
