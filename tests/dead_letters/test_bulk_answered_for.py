@@ -20,11 +20,11 @@ def test_an_operation_stops_once_who_started_it_may_not_do_so_until_another_answ
 ) -> None:
     starter, another = (person(django_user_model, "redrive_bulkoperation") for _ in range(2))
     operation = counted(query="state:open", actor=starter)
-    control.start(operation.pk, canary=0, rate=1, actor=starter, reason="mended")
+    control.start(operation.pk, canary=0, rate=0.1, actor=starter, reason="mended")
     name = starter.username
     if when == "running":
         tick(operation, seconds=11)
-        assert tick(operation, seconds=2).released == 2
+        assert tick(operation, seconds=60).released == 1
     before = operation.released
     match change:
         case "deleted":
@@ -70,11 +70,11 @@ def test_what_failed_again_while_nobody_answered_for_it_is_not_let_pass(
 ) -> None:
     starter = person(django_user_model, "redrive_bulkoperation")
     operation = counted(query="state:open", actor=starter)
-    control.start(operation.pk, canary=0, actor=starter)
+    control.start(operation.pk, canary=0, max_in_flight=10, actor=starter)
     tick(operation, seconds=11)
-    tick(operation, seconds=0.5)
+    tick(operation, seconds=60)
     starter.user_permissions.clear()
-    tick(operation, seconds=0.5)
+    tick(operation, seconds=60)
     assert (operation.state, operation.released) == ("stopped", 10)
     end(letters, dead=10)
     tick(operation)
